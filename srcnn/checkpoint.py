@@ -1,0 +1,149 @@
+"""What a checkpoint holds, how it is written and read, and how a network comes back from it.
+
+A `.ckpt` is Lightning's, with plain data only, and one entry of ours under "srcnn": the config groups chosen, their
+values without any `_target_`, and the versions. A `.pth` is a bare state_dict. Both load with `weights_only=True`, and
+classes come from this clone's YAML, so a stranger's file can bring numbers but no code.
+"""
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.fabric.plugins import TorchCheckpointIO
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from srcnn.errors import UserError
+from srcnn.files import replacing
+from srcnn.nets import ESPCN, SRCNN, Network
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+GROUPS = ("data", "model", "loss", "optim", "scheduler", "trainer", "callbacks")
+# What belongs to the machine or to this one command, and is not taken from a checkpoint.
+NOT_RESTORED = (
+    "resume", "init_from", "output_dir", "logger", "data.root",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.precision",
+    "trainer.fast_dev_run",
+)  # fmt: skip
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints written beside their place, synced and renamed, so that a kill leaves the previous one whole."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary, open(temporary, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def load_checkpoint(self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = True) -> Any:
+        return load_checkpoint(path)
+
+
+def settings_of(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint keeps of a run's config: the groups chosen and plain values."""
+    values = flatten(OmegaConf.to_container(cfg, resolve=True))
+    return {
+        "choices": {group: choices[group] for group in GROUPS if group in choices},
+        "values": {key: value for key, value in values.items() if not _is_machine(key) and "._" not in key},
+    }
+
+
+def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one dictionary of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
+    return flat
+
+
+def _is_machine(key: str) -> bool:
+    return any(key == name or key.startswith(name + ".") for name in NOT_RESTORED)
+
+
+def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """A checkpoint or a bare state_dict, on the CPU; UserError for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint" + (" (it is a folder)" if path.is_dir() else ""))
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except Exception:  # what is raised depends on which byte is wrong
+        raise UserError(f"{path}: not a checkpoint, or a damaged one; take another, as last.ckpt beside it") from None
+    if not isinstance(checkpoint, dict) or not _weights_in(checkpoint):
+        raise UserError(f"{path}: holds no network's weights")
+    return checkpoint
+
+
+def _weights_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    weights = checkpoint.get("state_dict", checkpoint)
+    if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+        return {}
+    # Lightning puts "net." in front, DataParallel "module.", torch.compile "_orig_mod.".
+    return {re.sub(r"^(net\.|module\.|_orig_mod\.)+", "", str(key)): value for key, value in weights.items()}
+
+
+def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> Network:
+    """Put a checkpoint's weights into a network; UserError that names the keys where they don't fit."""
+    weights, own = _weights_in(checkpoint), net.state_dict()
+    wrong = [f"{key} is missing" for key in own if key not in weights]
+    wrong += [f"{key} is not the network's" for key in weights if key not in own]
+    wrong += [
+        f"{key} is {_shape(weights[key])} instead of {_shape(own[key])}"
+        for key in own
+        if key in weights and weights[key].shape != own[key].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"{path}: its weights do not fit this network: {'; '.join(wrong[:3])}{more}")
+    net.load_state_dict(weights)
+    return net
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"
+
+
+def load_network(path: str | os.PathLike, scale: int | None = None) -> tuple[Network, dict[str, Any]]:
+    """The network that a checkpoint holds, and the checkpoint; `scale` for a bare state_dict that does not tell (3)."""
+    checkpoint = load_checkpoint(path)
+    if "srcnn" in checkpoint:
+        net = build_network(path, checkpoint["srcnn"])
+        if scale not in (None, net.scale):
+            raise UserError(f"scale={scale}, but {path} was trained for scale {net.scale}: leave scale= out")
+    else:
+        net = _infer_network(path, _weights_in(checkpoint), scale)
+    return load_weights(net, path, checkpoint).eval(), checkpoint
+
+
+def build_network(path: str | os.PathLike, settings: Any) -> Network:
+    """The network that the settings in a checkpoint describe, its class taken from this clone's configs/model."""
+    try:
+        name, values = settings["choices"]["model"], settings["values"]
+        assert re.fullmatch(r"\w+", name)
+        model = OmegaConf.load(CONFIGS / "model" / f"{name}.yaml")
+        arguments = {key.removeprefix("model."): value for key, value in values.items() if key.startswith("model.")}
+        assert not any("." in key for key in arguments)
+        return instantiate({"_target_": model["_target_"]}, **(arguments | {"scale": values["scale"]}), _convert_="all")
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path}: this clone cannot build the network it describes ({reason})") from None
+
+
+def _infer_network(path: str | os.PathLike, weights: Mapping[str, Tensor], scale: int | None) -> Network:
+    """The network of a bare state_dict of three convolutions, from their shapes."""
+    try:
+        shapes = [weights[f"conv{i}.weight"].shape for i in (1, 2, 3)]
+        channels, out = shapes[0][1], shapes[2][0]
+        shape = {"channels": channels, "kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
+        return SRCNN(scale or 3, **shape) if out == channels else ESPCN(math.isqrt(out // channels), **shape)
+    except Exception:
+        raise UserError(f"{path}: bare weights of a network unknown here; give a .ckpt, which describes it") from None

@@ -1,0 +1,275 @@
+"""From the command line to a checked config: what surrounds Hydra so that a mistake is one sentence."""
+
+import difflib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+import torch
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from srcnn.checkpoint import CONFIGS, build_network, flatten, load_checkpoint, load_weights
+from srcnn.data.sets import find_images
+from srcnn.errors import UserError
+from srcnn.metrics import PROTOCOLS
+from srcnn.nets import Network
+
+OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True, replace=True)
+
+# Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
+_PATHS = (
+    "resume", "init_from", "ckpt_path", "input", "output", "data.root", "data.train_dir", "data.val",
+    "hydra.run.dir", "hydra.sweep.dir",
+)  # fmt: skip
+
+
+def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictConfig], None]) -> None:
+    """Run `task` under Hydra on the config `name`, as @hydra.main does, but check first.
+
+    Each job's config is composed and given to `check` before Hydra makes any folder. The user's mistakes, Hydra's
+    words for them included, end in one sentence on stderr and exit code 2.
+    """
+    sys.argv[1:] = [_quote_path(argument) for argument in sys.argv[1:]]
+    args = get_args_parser().parse_args()
+    if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
+        try:
+            overrides = expand_resume(args.overrides, args.multirun)
+            sys.argv[1:] = [arg for arg in sys.argv[1:] if arg not in args.overrides] + overrides
+            for job in _jobs(overrides) if args.multirun else [overrides]:
+                check(compose_checked(name, job))
+        except UserError as error:
+            _exit(error)
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(_guarded(task))()
+
+
+def _exit(error: UserError) -> NoReturn:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _guarded(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """The task, with a mistake that only shows while it runs ending as one that shows before: nothing left behind."""
+
+    def guarded(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except UserError as error:
+            hydra_cfg = HydraConfig.get()
+            folder = Path(hydra_cfg.runtime.output_dir)
+            if hydra_cfg.mode == RunMode.MULTIRUN:
+                raise  # the other jobs go on
+            if hydra_cfg.output_subdir and {path.name for path in folder.iterdir()} <= {hydra_cfg.output_subdir}:
+                shutil.rmtree(folder)
+            _exit(error)
+
+    guarded.__module__ = task.__module__  # where Hydra takes the job's name from
+    return guarded
+
+
+def _quote_path(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if not equals or key.lstrip("+") not in _PATHS or quoted or value in ("", "null"):
+        return argument
+    value = os.path.expanduser(value).replace("${", r"\${")
+    value = re.sub(r"(\\+)('|$)", r"\1\1\2", value).replace("'", r"\'")
+    return f"{key}='{value}'"
+
+
+def _parse(overrides: Sequence[str]) -> list:
+    try:
+        return OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UserError(f"cannot be read as key=value: {error}") from None
+
+
+def _jobs(overrides: Sequence[str]) -> Iterable[Sequence[str]]:
+    """The overrides of each job of a sweep, as far as Hydra's basic sweeper makes them."""
+    if any(override.key_or_group.startswith("hydra/sweeper") for override in _parse(overrides)):
+        return []
+    return [job for batch in BasicSweeper.split_arguments(_parse(overrides), max_batch_size=None) for job in batch]
+
+
+def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The config `name` with these overrides; UserError for unknown keys, missing values and wrong types.
+
+    The YAML is the schema: a value must be of the type that stands there, where that is not null.
+    """
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        groups = GlobalHydra.instance().config_loader().repository
+        try:
+            cfg = compose(name, list(overrides), return_hydra_config=True)
+            only_groups = [o.input_line for o in _parse(overrides) if groups.group_exists(o.key_or_group)]
+            example = compose(name, only_groups, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_in_a_sentence(error, name)) from None
+    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    values = flatten(OmegaConf.to_container(cfg))
+    for key, value in values.items():
+        if value == "???":
+            raise UserError(f"{key} has to be given: {key}=…")
+        _check_type(key, value, flatten(OmegaConf.to_container(example)))
+    return cfg
+
+
+def _in_a_sentence(error: Exception, name: str) -> str:
+    text = str(error)
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found[1]
+        known = list(flatten(OmegaConf.to_container(compose(name))))
+        close = difflib.get_close_matches(key, known, n=1) or [k for k in known if k.split(".")[-1] == key][:1]
+        return f"{key}: no such key" + (f"; did you mean {close[0]}?" if close else "; --cfg job lists them all")
+    return re.sub(r"\s+", " ", text.split("Config search path")[0].split("full_key:")[0]).strip()
+
+
+def _check_type(key: str, value: Any, example: Mapping[str, Any]) -> None:
+    like = example.get(key)
+    if any(other.startswith(f"{key}.") for other in example):
+        raise UserError(f"{key}={value}: must be a group of settings, as {key}.…=")
+    if any(isinstance(v, str) and "${" in v for v in (value, like)) or like is None or value is None:
+        return
+    if not _is_like(value, like):
+        names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
+        raise UserError(f"{key}={value}: must be {names[type(like)]}")
+
+
+def _is_like(value: Any, like: Any) -> bool:
+    if isinstance(like, float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is type(like)
+
+
+def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
+    """`resume=CKPT` becomes the saved hyper-parameters, then what the command line says, in the run's own folder."""
+    given = _parse(overrides)
+    path = next((o.value() for o in given if o.key_or_group == "resume"), None)
+    if path is None:
+        return list(overrides)
+    path = Path(str(path))
+    keys = {o.key_or_group: o for o in given}
+    if multirun:
+        raise UserError("resume continues one run: leave -m out, or start a sweep from its weights with init_from=")
+    if "experiment" in keys:
+        raise UserError("resume takes its settings from the checkpoint: leave experiment= out, and override keys")
+    settings = load_checkpoint(path).get("srcnn")
+    if settings is None:
+        raise UserError(f"{path} holds weights only, no run to go on with: start one with init_from={path}")
+    build_network(path, settings)
+    choices, values = settings["choices"], settings["values"]
+    changed = {g for g, choice in choices.items() if g in keys and str(keys[g].value()) != choice}
+    if "model" in changed or any(key.startswith("model.") for key in keys) or "scale" in keys:
+        raise UserError("resume goes on with the same network: leave model and scale out, or start a run (init_from=)")
+    saved = [f"{group}={choice}" for group, choice in choices.items() if group not in keys and choice]
+    saved += [
+        f"++{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in values.items()
+        if key.split(".")[0] not in changed and not isinstance(value, dict)
+    ]
+    if any(not re.fullmatch(r"\+*[\w.]+=[^$]*", override) for override in saved):
+        raise UserError(f"{path}: its settings are not plain values")
+    run = path.absolute().parent.parent
+    if path.absolute().parent.name == "checkpoints" and (run / ".hydra").is_dir() and "hydra.run.dir" not in keys:
+        saved.append(_quote_path(f"hydra.run.dir={run}"))
+    return saved + list(overrides)
+
+
+def changes(cfg: DictConfig, settings: Mapping[str, Any]) -> list[str]:
+    """What a resumed run does otherwise than the settings in its checkpoint: "key: then -> now"."""
+    saved = settings["values"]
+    return [
+        f"{key}: {value} -> {OmegaConf.select(cfg, key)}"
+        for key, value in saved.items()
+        if not isinstance(value, dict) and OmegaConf.to_container(OmegaConf.create([OmegaConf.select(cfg, key)])) != [value]
+    ]
+
+
+def check_train(cfg: DictConfig) -> None:
+    """Everything about a training run that can be known to be wrong before it starts."""
+    _range(cfg, "scale", 2, 8)
+    _range(cfg, "seed", 0)
+    _range(cfg, "data.batch_size", 1)
+    _range(cfg, "data.patch_size", 1)
+    _range(cfg, "data.stride", 1)
+    _range(cfg, "optim.lr", 0)
+    if cfg.trainer.max_epochs == 0 or cfg.trainer.max_epochs < -1:
+        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be 1 or more (-1: no limit)")
+    if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
+        raise UserError("trainer.max_epochs=-1 needs trainer.max_steps or the run never ends")
+    if cfg.resume and cfg.init_from:
+        raise UserError("resume and init_from exclude each other: resume goes on with a run, init_from starts one")
+    check_protocol(cfg)
+    check_device(cfg.trainer.accelerator)
+    net = new_network(cfg)
+    inner = cfg.data.patch_size // net.body_scale - 2 * net.receptive_radius
+    if cfg.data.patch_size % net.body_scale or inner < 1:
+        least = (2 * net.receptive_radius + 1) * net.body_scale
+        multiple = f" and a multiple of {net.body_scale}" if net.body_scale > 1 else ""
+        raise UserError(f"data.patch_size={cfg.data.patch_size}: this network needs at least {least}{multiple}")
+    if cfg.init_from:
+        load_weights(net, cfg.init_from, load_checkpoint(cfg.init_from))
+    if cfg.resume:
+        _check_unfinished(cfg)
+    check_sets(cfg)
+
+
+def check_protocol(cfg: DictConfig) -> None:
+    if cfg.protocol not in PROTOCOLS:
+        raise UserError(f"protocol={cfg.protocol}: choose one of {', '.join(PROTOCOLS)}")
+
+
+def check_device(accelerator: str) -> None:
+    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        if accelerator == "cuda" or not torch.backends.mps.is_available():
+            raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
+
+
+def check_sets(cfg: DictConfig) -> None:
+    """Find the image sets, or download them; so that what is missing is said before a run begins."""
+    for name in (cfg.data.get("train"), cfg.data.get("val"), *cfg.data.test):
+        if name and name != "leaves":
+            find_images(name, cfg.data.root)
+
+
+def new_network(cfg: DictConfig) -> Network:
+    """The network of `cfg.model`, with fresh weights."""
+    try:
+        net = instantiate(cfg.model, scale=cfg.scale, _convert_="all")
+    except Exception as error:
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise UserError(f"model: {reason} (in {OmegaConf.to_container(cfg.model)})") from None
+    assert isinstance(net, Network), f"{cfg.model._target_} is no srcnn.nets.Network"
+    return net
+
+
+def _range(cfg: DictConfig, key: str, least: float, most: float = float("inf")) -> None:
+    value = OmegaConf.select(cfg, key)
+    if not least <= value <= most:
+        allowed = f"at least {least}" if most == float("inf") else f"between {least} and {most}"
+        raise UserError(f"{key}={value}: must be {allowed}")
+
+
+def _check_unfinished(cfg: DictConfig) -> None:
+    checkpoint = load_checkpoint(cfg.resume)
+    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    if 0 < cfg.trainer.max_epochs <= done:
+        raise UserError(
+            f"{cfg.resume}: this run has done its {done} epochs; give it more with trainer.max_epochs={2 * done}"
+        )
+    if 0 < cfg.trainer.max_steps <= checkpoint["global_step"]:
+        raise UserError(f"{cfg.resume}: this run has done its {checkpoint['global_step']} steps; raise trainer.max_steps")

@@ -1,0 +1,159 @@
+"""The data of a run: training patches in memory, whole images to validate and test on."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from srcnn.data.leaves import dead_leaves
+from srcnn.data.patches import Patches
+from srcnn.data.sets import find_images
+from srcnn.errors import UserError
+from srcnn.files import read_image
+from srcnn.image import bicubic_down, modcrop, quantize, rgb_to_y, to_uint8
+from srcnn.nets import Network
+
+
+class Sample(NamedTuple):
+    """An HR image [C, H, W], uint8, with its name and the set it belongs to."""
+
+    image_set: str
+    name: str
+    hr: Tensor
+
+
+class SRDataModule(L.LightningDataModule):
+    """Images for a network: `train` and `test` name sets (see `srcnn.data.sets`) or folders; "leaves" are generated.
+
+    hold_out   training images kept for validation: their names (without the ending), or how many
+    val        a set or folder to validate on instead
+    exclude    names to leave out (T91 holds one image twice)
+    leaves     count, size and seed of the dead-leaves images
+    The rest is described in `srcnn.data.patches.Patches`.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        *,
+        root: str = "data",
+        train: str = "T91",
+        val: str | None = None,
+        test: Sequence[str] = ("Set5",),
+        exclude: Sequence[str] = (),
+        hold_out: Sequence[str] | int = (),
+        leaves: dict[str, int] | None = None,
+        patch_size: int = 33,
+        stride: int = 14,
+        random: bool = False,
+        augment: bool = True,
+        batch_size: int = 128,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.net, self.root = net, root
+        self.train, self.val, self.test = train, val, test
+        self.exclude, self.hold_out, self.leaves = exclude, hold_out, leaves
+        self.sampling = {"patch_size": patch_size, "stride": stride, "random": random, "augment": augment, "seed": seed}
+        self.batch_size = batch_size
+
+    def prepare_data(self) -> None:
+        """Find every set the run will need, downloading what is missing; raises UserError."""
+        for name in (self.train, self.val, *self.test):
+            if name and name != "leaves":
+                find_images(name, self.root)
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            images, self.validation = self._split()
+            self.patches = self._pack(images)
+            if self.trainer:
+                self.patches.to(self.trainer.strategy.root_device)
+        elif stage == "test":
+            self.testing = [sample for name in self.test for sample in self._samples(name)]
+
+    def train_dataloader(self) -> "_Batches":
+        return _Batches(self.patches, self.trainer)
+
+    def val_dataloader(self) -> "_Samples | list":
+        return _Samples(self.validation) if self.validation else []
+
+    def test_dataloader(self) -> "_Samples":
+        return _Samples(self.testing)
+
+    def _samples(self, name: str) -> list[Sample]:
+        if name == "leaves":
+            assert self.leaves
+            return [Sample(name, f"leaves{i}", image) for i, image in enumerate(dead_leaves(**self.leaves))]
+        return [Sample(name, path.stem, read_image(path)) for path in find_images(name, self.root)]
+
+    def _split(self) -> tuple[list[Tensor], list[Sample]]:
+        samples = [sample for sample in self._samples(self.train) if sample.name not in self.exclude]
+        if self.val:
+            return [sample.hr for sample in samples], self._samples(self.val)
+        if isinstance(self.hold_out, int):  # evenly spread over the set
+            names = {samples[i * len(samples) // self.hold_out].name for i in range(self.hold_out)}
+        else:
+            names = set(self.hold_out)
+            if unknown := names - {sample.name for sample in samples}:
+                raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
+        if len(names) >= len(samples):
+            raise UserError(f"data.hold_out={self.hold_out} leaves none of the {len(samples)} images to train on")
+        return [s.hr for s in samples if s.name not in names], [s for s in samples if s.name in names]
+
+    def _pack(self, images: list[Tensor]) -> Patches:
+        scale = self.net.scale
+        inputs, targets = [], []
+        for image in images:
+            hr = modcrop(image[None], scale)
+            if min(hr.shape[-2:]) < scale:
+                continue
+            rgb = hr.expand(-1, 3, -1, -1).float() / 255
+            lr = quantize(bicubic_down(rgb, scale))  # 8 bits, as a file would give it
+            if self.net.channels == 1:
+                rgb, lr = rgb_to_y(rgb), rgb_to_y(lr)
+            with torch.inference_mode():
+                inputs.append(self.net.preprocess(lr)[0].clone())
+            targets.append(to_uint8(rgb)[0])
+        try:
+            return Patches(inputs, targets, batch_size=self.batch_size, **self.sampling)
+        except ValueError as error:
+            raise UserError(f"{error}: lower data.patch_size, or take larger images") from None
+
+
+class _Batches:
+    """An epoch of patches, as Lightning iterates it. The loop's counters name the batch, so there is nothing to save:
+    whenever a run is resumed, also in the middle of an epoch, the next batch is the one that was due."""
+
+    def __init__(self, patches: Patches, trainer: L.Trainer):
+        self.patches, self.trainer = patches, trainer
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            number = self.trainer.current_epoch * len(self) + done
+            yield self.patches.batch(number, self.trainer.global_rank, self.trainer.world_size)
+
+    def state_dict(self) -> dict:  # these two tell Lightning that it may resume within an epoch
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        pass
+
+
+class _Samples:
+    """Whole images one by one. Every process sees all of them: none is repeated, and none need be gathered."""
+
+    def __init__(self, samples: list[Sample]):
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)

@@ -1,0 +1,148 @@
+"""The named image sets: where they are looked for, whence they come, and what they must hash to."""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import pooch
+from tqdm import tqdm
+
+from srcnn.errors import UserError
+from srcnn.files import list_images
+
+
+
+def _sums(name: str) -> dict[str, str]:
+    """File name -> sha256, from a list as `sha256sum` writes it."""
+    lines = Path(__file__).with_name(f"{name}.sha256").read_text().splitlines()
+    return {file: digest for digest, file in (line.split() for line in lines)}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set by its name: `folders` below data.root to look in, and `files` with their sha256, if it can be fetched.
+
+    `urls` are base addresses, pinned to a commit, tried one after the other. No source states a licence for these
+    images, so they are fetched on demand and never shipped.
+    """
+
+    name: str
+    folders: Sequence[str]
+    files: Mapping[str, str | None] = field(default_factory=dict)
+    urls: Sequence[str] = ()
+
+
+_TEGG89 = "https://raw.githubusercontent.com/tegg89/SRCNN-Tensorflow/78be1a24697935fc39a3a8cf59a6632264afade7"
+_JINSUYOO = "https://raw.githubusercontent.com/jinsuyoo/SRCNN-Tensorflow/96bc774846f0817ebb9a985e291cb28af2ef1c4c"
+_QOBILIDOP = "https://raw.githubusercontent.com/qobilidop/srcnn/110fcc574a22e0e87d88007670fa1dd1e553254b"
+_SET14 = "baboon barbara bridge coastguard comic face flowers foreman lenna man monarch pepper ppt3 zebra"
+
+SETS = {
+    image_set.name: image_set
+    for image_set in (
+        ImageSet(
+            "T91",
+            ("T91", "91-image", "91-Image"),
+            _sums("T91"),
+            (f"{_TEGG89}/Train", f"{_JINSUYOO}/Train/91", f"{_QOBILIDOP}/data/91-image"),
+        ),
+        ImageSet(
+            "Set5",
+            ("Set5", "Set5/HR", "benchmark/Set5/HR"),
+            _sums("Set5"),
+            (f"{_TEGG89}/Test/Set5", f"{_JINSUYOO}/Test/Set5", f"{_QOBILIDOP}/data/Set5"),
+        ),
+        # Set14's hashes are in no source we could read: its files are held by the commit in the address alone.
+        ImageSet(
+            "Set14",
+            ("Set14", "Set14/HR", "benchmark/Set14/HR"),
+            {f"{name}.bmp": None for name in _SET14.split()},
+            (f"{_TEGG89}/Test/Set14",),
+        ),
+        ImageSet("BSD100", ("BSD100", "B100", "BSD100/HR", "B100/HR", "benchmark/B100/HR")),
+        ImageSet("Urban100", ("Urban100", "Urban100/HR", "benchmark/Urban100/HR")),
+        ImageSet("DIV2K", ("DIV2K/DIV2K_train_HR", "DIV2K_train_HR", "DIV2K")),
+    )
+}
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
+
+
+def find_images(name: str, root: str | Path) -> list[Path]:
+    """The image files of a named set (one of SETS, or "photos"), or of a folder, by name.
+
+    A named set is looked for below `root`, its known files checked against their sha256; what is missing of a set
+    with an address is downloaded there. Raises UserError.
+    """
+    if name == "photos":
+        return _photos()
+    if name in SETS:
+        return _named(SETS[name], Path(root))
+    folder = Path(name)
+    if not folder.is_dir():
+        raise UserError(f"no image set or folder '{name}'; the named sets are {', '.join(SETS)} and photos")
+    paths = list_images(folder)
+    if not paths:
+        raise UserError(f"no image files in {folder}")
+    return paths
+
+
+def _photos() -> list[Path]:
+    spec = find_spec("skimage")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("the set 'photos' comes with scikit-image: pip install -e '.[photos]', or choose data.test")
+    folder = Path(spec.submodule_search_locations[0]) / "data"
+    missing = [name for name in PHOTOS if not (folder / name).is_file()]
+    if missing:
+        raise UserError(f"this scikit-image lacks {', '.join(missing)} in {folder}: pip install -e '.[photos]'")
+    return [folder / name for name in PHOTOS]
+
+
+def _named(image_set: ImageSet, root: Path) -> list[Path]:
+    for folder in (root / name for name in image_set.folders):
+        known = [name for name in image_set.files if (folder / name).is_file()]
+        if known:
+            for name in known:
+                _check(folder / name, image_set.files[name])
+            if len(known) == len(image_set.files):
+                return [folder / name for name in sorted(image_set.files)]
+            return _download(image_set, folder)
+        if folder.is_dir() and (paths := list_images(folder)):
+            return paths  # somebody's own copy, under names of their own
+    return _download(image_set, root / image_set.folders[0])
+
+
+def _check(path: Path, sha256: str | None) -> None:
+    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        raise UserError(f"{path} is damaged or another image (its sha256 is not {sha256[:12]}…): delete it and run again")
+
+
+def _download(image_set: ImageSet, folder: Path) -> list[Path]:
+    fill = f"put its images into {folder}, or train without a download: data=leaves"
+    if not image_set.urls:
+        raise UserError(f"image set {image_set.name} is not below {folder.parent}, and has no download: {fill}")
+    pooch.get_logger().setLevel(logging.WARNING)
+    paths = []
+    try:
+        for name in tqdm(sorted(image_set.files), desc=f"downloading {image_set.name}", unit="file"):
+            paths.append(_fetch(image_set, name, folder))
+    except Exception as error:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        reason = " ".join(str(error).split())
+        raise UserError(f"{image_set.name} could not be downloaded ({reason[:200]}): {fill}") from error
+    return paths
+
+
+def _fetch(image_set: ImageSet, name: str, folder: Path) -> Path:
+    for last, url in ((url == image_set.urls[-1], url) for url in image_set.urls):
+        try:
+            # pooch writes beside the place, checks the hash, then renames; a file that is there is not fetched again.
+            source = pooch.create(folder, url + "/", registry={name: image_set.files[name]}, retry_if_failed=1)
+            return Path(source.fetch(name, downloader=pooch.HTTPDownloader(timeout=30)))
+        except Exception:
+            if last:
+                raise
+    raise AssertionError("an image set with files has an address")

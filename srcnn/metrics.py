@@ -1,0 +1,108 @@
+"""PSNR and SSIM under a named protocol."""
+
+import math
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, shave, to_uint8
+from srcnn.nets import Network
+from srcnn.upscale import gray_of, super_resolve, upscale
+
+
+@dataclass(frozen=True)
+class Score:
+    """PSNR in dB and SSIM on the luma of one image, and of bicubic on the same image."""
+
+    psnr: float
+    ssim: float
+    bicubic_psnr: float
+    bicubic_ssim: float
+
+    @property
+    def gain(self) -> float:
+        """dB above bicubic."""
+        return self.psnr - self.bicubic_psnr
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self) | {"gain": self.gain}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a network is scored: on the luma (BT.601) of 8-bit images, `scale` pixels shaved off each side.
+
+    authors  the SRCNN authors' MATLAB code: the LR is not rounded, luma is rounded to 8 bits, and bicubic works on
+             the luma; a gray image is its own luma. A network on RGB gets the RGB image, shrunk in floating point,
+             and its rounded output gives the luma.
+    basicsr  BasicSR and most papers since 2018: the LR is an 8-bit RGB file, luma is not rounded.
+    """
+
+    name: str
+    lr_8bit: bool
+    luma_8bit: bool
+
+    def score(self, net: Network, hr: Tensor, with_ssim: bool = True) -> Score:
+        """Shrink an HR image [1, 1 or 3, H, W] in [0, 1], super-resolve it and compare; bicubic beside it.
+
+        Without SSIM, which takes longer than small networks do, it is NaN.
+        """
+        scale = net.scale
+        hr = modcrop(hr, scale)
+        truth = self._luma(hr)
+        if self.lr_8bit:
+            lr = quantize(bicubic_down(hr.expand(-1, 3, -1, -1), scale))
+            bicubic, sr = self._luma(quantize(bicubic_up(lr, scale))), self._luma(quantize(super_resolve(net, lr)))
+        else:
+            luma_lr = bicubic_down(truth / 255, scale)
+            bicubic = self._luma(quantize(bicubic_up(luma_lr, scale)))
+            if net.channels == 1:
+                sr = self._luma(quantize(upscale(net, luma_lr.float())))
+            else:
+                rgb = quantize(upscale(net, bicubic_down(hr.expand(-1, 3, -1, -1), scale).float()))
+                sr = self._luma(quantize(gray_of(rgb)) if hr.shape[1] == 1 else rgb)
+        figures = []
+        for luma in (sr, bicubic):
+            pair = shave(luma, scale), shave(truth, scale)
+            figures += [psnr(*pair), ssim(*pair) if with_ssim else math.nan]
+        return Score(*figures)
+
+    def _luma(self, image: Tensor) -> Tensor:
+        image = image.cpu().double()  # not every accelerator has float64
+        if self.luma_8bit:
+            return to_uint8(rgb_to_y(image) if image.shape[1] == 3 else image).double()
+        return rgb_to_y(image.expand(-1, 3, -1, -1)) * 255
+
+
+PROTOCOLS = {
+    "authors": Protocol("authors", lr_8bit=False, luma_8bit=True),
+    "basicsr": Protocol("basicsr", lr_8bit=True, luma_8bit=False),
+}
+
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    """PSNR in dB of one image against another, both in [0, 255]."""
+    return float(peak_signal_noise_ratio(image, truth, data_range=255.0))
+
+
+def ssim(image: Tensor, truth: Tensor) -> float:
+    """SSIM of one image [1, 1, H, W] against another, both in [0, 255], over the region where the window fits.
+
+    Gaussian window 11x11 of sigma 1.5, K = (0.01, 0.03); NaN for an image smaller than the window.
+    Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP 2004, section III-C.
+    """
+    if min(image.shape[-2:]) < 11:
+        return math.nan
+    # torchmetrics' mean runs over a map with reflected borders: take the map, cut off what the padding touched.
+    # In float32, as float64 convolutions are ten times slower and differ by 1e-5 here.
+    _, similarity = structural_similarity_index_measure(
+        image.float(), truth.float(), sigma=1.5, kernel_size=11, data_range=255.0, return_full_image=True
+    )
+    return float(shave(similarity, 5).mean())
+
+
+def mean_score(scores: list[Score]) -> Score:
+    """The mean of each figure over images; of decibels, not of squared errors."""
+    return Score(*torch.tensor([[s.psnr, s.ssim, s.bicubic_psnr, s.bicubic_ssim] for s in scores]).double().mean(0).tolist())

@@ -1,0 +1,71 @@
+"""SRCNN, the first convolutional network for super-resolution."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srcnn.image import bicubic_up, shave
+from srcnn.nets.base import Conv, Network
+
+
+class SRCNN(Network):
+    """Bicubic enlargement, then patch extraction, non-linear mapping and reconstruction: three convolutions.
+
+    LR [N, C, H, W] in [0, 1] -> SR [N, C, scale*H, scale*W]. The default, 9-1-5 with 64 and 32 filters on RGB, has
+    20,099 parameters. `residual` adds the enlarged input to the output. Borders are replicated, as the authors'
+    MATLAB code does. Initialisation: "default" is PyTorch's; "identity" starts as bicubic, the first filters passing
+    the image through; "paper" is Gaussian with deviation 0.001 and no bias.
+
+    Dong et al., "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016, equations 1 to 3.
+    """
+
+    body_scale = 1
+
+    def __init__(
+        self,
+        scale: int = 3,
+        channels: int = 3,
+        kernels: Sequence[int] = (9, 1, 5),
+        widths: Sequence[int] = (64, 32),
+        residual: bool = False,
+        padding_mode: str = "replicate",
+        init: str = "default",
+    ):
+        super().__init__()
+        self.scale, self.channels, self.residual = scale, channels, residual
+        self.receptive_radius = sum(kernel // 2 for kernel in kernels)
+        planes = (channels, *widths, channels)
+        self.conv1, self.conv2, self.conv3 = (
+            Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)
+        )
+        if init != "default":
+            {"identity": self._init_identity, "paper": self._init_paper}[init]()
+
+    def preprocess(self, lr: Tensor) -> Tensor:
+        return bicubic_up(lr, self.scale)
+
+    def body(self, x: Tensor, pad: bool = True) -> Tensor:
+        y = F.relu(self.conv1(x, pad))
+        y = F.relu(self.conv2(y, pad))
+        y = self.conv3(y, pad)
+        if self.residual:
+            y = y + (x if pad else shave(x, self.receptive_radius))
+        return y
+
+    @torch.no_grad()
+    def _init_identity(self) -> None:
+        # The image's channels pass through the first filters of each layer (they are positive, so ReLU lets them);
+        # the other filters keep PyTorch's random weights, but the last layer does not listen to them yet.
+        c = self.channels
+        for conv in (self.conv1, self.conv2, self.conv3):
+            nn.init.dirac_(conv.weight[:c])
+            nn.init.zeros_(conv.bias[:c])
+        if self.residual:
+            nn.init.zeros_(self.conv3.weight)
+
+    def _init_paper(self) -> None:
+        for conv in (self.conv1, self.conv2, self.conv3):
+            nn.init.normal_(conv.weight, std=1e-3)
+            nn.init.zeros_(conv.bias)
