@@ -20,21 +20,22 @@ from pathlib import Path
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from srcnn import report
 from srcnn.callbacks import PlainProgress
 from srcnn.checkpoint import AtomicCheckpointIO, load_checkpoint, load_weights, settings_of
-from srcnn.config import changes, check_train, command, new_network
+from srcnn.config import changes, check_train, command, new_network, plain
 from srcnn.data.datamodule import SRDataModule
 from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
-
+from srcnn.nets import Network
 
 # Lightning's tips, and its warnings about what is so on purpose here.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging")
 warnings.filterwarnings("ignore", message=".*was configured so 1 batch will be used")
 
 
@@ -62,7 +63,7 @@ def train(cfg: DictConfig) -> float | None:
     start = load_checkpoint(cfg.resume) if cfg.resume else None
     loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
     trainer = L.Trainer(
-        **OmegaConf.to_container(cfg.trainer, resolve=True),
+        **plain(cfg.trainer),
         default_root_dir=folder,
         logger=loggers,
         callbacks=callbacks + ([] if sys.stderr.isatty() else [PlainProgress()]),
@@ -80,7 +81,8 @@ def train(cfg: DictConfig) -> float | None:
 
     # The test is of the weights one would ship: the best by validation, or the last. A Trainer of its own, as the
     # averaging callback would put the raw weights back.
-    best = next((c.best_model_path for c in trainer.checkpoint_callbacks if c.monitor == "val/psnr"), "")
+    by_validation = next((c for c in callbacks if getattr(c, "monitor", None) == "val/psnr"), None)
+    best = by_validation.best_model_path if by_validation else ""
     if best:
         load_weights(net, best, load_checkpoint(best))
     tester = L.Trainer(
@@ -93,31 +95,21 @@ def train(cfg: DictConfig) -> float | None:
         limit_test_batches=1 if cfg.trainer.fast_dev_run else None,
     )
     tester.test(module, data, verbose=False)
-    scores = (c.best_model_score for c in trainer.checkpoint_callbacks if c.monitor == "val/psnr")
-    val_psnr = next((float(score) for score in scores if score is not None), None)
-    report.write_scores(
-        folder,
-        module.scores,
-        {
-            "protocol": cfg.protocol,
-            "scale": net.scale,
-            "network": type(net).__name__,
-            "parameters": report.parameter_count(net),
-            "checkpoint": best,
-            "val_psnr": val_psnr,
-            "run": folder.name,
-            "overrides": list(hydra_cfg.overrides.task),
-        },
-    )
-    report.write_comparison(folder / "comparison.png", net, data.testing[: len(module.scores)], module.scores)
-    print(f"\n{report.table(module.scores, net, cfg.protocol)}")
-    print(f"\nweights   {best or 'the last'}\npicture   {folder / 'comparison.png'}")
+    val_psnr = float(by_validation.best_model_score) if by_validation and best else None
+    facts = {
+        "protocol": cfg.protocol,
+        "checkpoint": best or "the last",
+        "val_psnr": val_psnr,
+        "run": folder.name,
+        "overrides": list(hydra_cfg.overrides.task),
+    }
+    report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts)
     return val_psnr
 
 
-def new_data(cfg: DictConfig, net) -> SRDataModule:
-    values = OmegaConf.to_container(cfg.data, resolve=True)
-    values.pop("train_dir", None)  # data=folder: `train` points to it
+def new_data(cfg: DictConfig, net: Network) -> SRDataModule:
+    """The data of `cfg.data`; its train_dir (of data=folder) is what `train` points to."""
+    values = {key: value for key, value in plain(cfg.data).items() if key != "train_dir"}
     return SRDataModule(net, seed=cfg.seed, **values)
 
 

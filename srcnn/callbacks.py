@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from srcnn.files import replacing
 
@@ -31,7 +34,10 @@ class MetricsCSV(CSVLogger):
 
 class _ContinuedWriter(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:  # called once, when the log is opened
-        self._found = list(csv.DictReader(open(self.metrics_file_path))) if Path(self.metrics_file_path).exists() else []
+        self._found: list[dict[str, str]] = []
+        if Path(self.metrics_file_path).exists():
+            with open(self.metrics_file_path, newline="") as file:
+                self._found = list(csv.DictReader(file))
 
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
         if self._found and step is not None:
@@ -46,6 +52,20 @@ class _ContinuedWriter(ExperimentWriter):
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Not here: Hydra has written the whole config beside the log."""
+
+
+class EMA(WeightAveraging):
+    """Exponential moving average of the weights, over few steps at first so that a short run is not held back.
+
+    Lightning validates the average, and saves it as the `state_dict` with the raw weights beside it.
+    """
+
+    def __init__(self, decay: float):
+        def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+            now = min(decay, (1 + int(count)) / (10 + int(count)))
+            torch._foreach_lerp_(averaged, current, 1 - now)
+
+        super().__init__(multi_avg_fn=torch.no_grad()(average))
 
 
 class PlainProgress(L.Callback):

@@ -9,15 +9,20 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import lightning
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
 from lightning.fabric.plugins import TorchCheckpointIO
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from srcnn import __version__
 from srcnn.errors import UserError
 from srcnn.files import replacing
 from srcnn.nets import ESPCN, SRCNN, Network
@@ -42,17 +47,27 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             file.flush()
             os.fsync(file.fileno())
 
-    def load_checkpoint(self, path: str | os.PathLike, map_location: Any = None, weights_only: bool | None = True) -> Any:
+    def load_checkpoint(self, path: str | os.PathLike, *_: Any, **__: Any) -> dict[str, Any]:
         return load_checkpoint(path)
 
 
 def settings_of(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint keeps of a run's config: the groups chosen and plain values."""
-    values = flatten(OmegaConf.to_container(cfg, resolve=True))
+    values = flatten(OmegaConf.to_container(cfg))
+    plain = {k: v for k, v in values.items() if not (_is_machine(k) or "._" in k or _is_derived(v))}
     return {
         "choices": {group: choices[group] for group in GROUPS if group in choices},
-        "values": {key: value for key, value in values.items() if not _is_machine(key) and "._" not in key},
+        "versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(lightning.__version__)},
+        "values": plain,
     }
+
+
+def _is_machine(key: str) -> bool:
+    return any(key == name or key.startswith(name + ".") for name in NOT_RESTORED)
+
+
+def _is_derived(value: Any) -> bool:
+    return isinstance(value, str) and "${" in value
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -61,10 +76,6 @@ def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {prefix + key: value}
     return flat
-
-
-def _is_machine(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in NOT_RESTORED)
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
@@ -129,13 +140,20 @@ def build_network(path: str | os.PathLike, settings: Any) -> Network:
     try:
         name, values = settings["choices"]["model"], settings["values"]
         assert re.fullmatch(r"\w+", name)
-        model = OmegaConf.load(CONFIGS / "model" / f"{name}.yaml")
+        model = _model_config(name)
         arguments = {key.removeprefix("model."): value for key, value in values.items() if key.startswith("model.")}
         assert not any("." in key for key in arguments)
-        return instantiate({"_target_": model["_target_"]}, **(arguments | {"scale": values["scale"]}), _convert_="all")
+        return instantiate(model, **(arguments | {"scale": values["scale"]}), _convert_="all")
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: this clone cannot build the network it describes ({reason})") from None
+
+
+def _model_config(name: str) -> DictConfig:
+    """configs/model/NAME.yaml with what it builds on; within a Hydra job or without."""
+    inside = GlobalHydra.instance().is_initialized()
+    with nullcontext() if inside else initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        return compose(f"model/{name}").model
 
 
 def _infer_network(path: str | os.PathLike, weights: Mapping[str, Tensor], scale: int | None) -> Network:
@@ -143,7 +161,8 @@ def _infer_network(path: str | os.PathLike, weights: Mapping[str, Tensor], scale
     try:
         shapes = [weights[f"conv{i}.weight"].shape for i in (1, 2, 3)]
         channels, out = shapes[0][1], shapes[2][0]
-        shape = {"channels": channels, "kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
+        shape: dict[str, Any] = {"channels": channels}
+        shape |= {"kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
         return SRCNN(scale or 3, **shape) if out == channels else ESPCN(math.isqrt(out // channels), **shape)
     except Exception:
         raise UserError(f"{path}: bare weights of a network unknown here; give a .ckpt, which describes it") from None

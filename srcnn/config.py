@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import hydra
 import torch
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
@@ -37,6 +38,10 @@ _PATHS = (
     "resume", "init_from", "ckpt_path", "input", "output", "data.root", "data.train_dir", "data.val",
     "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
+
+
+# Of what type a value is that is null by default.
+_NULLABLE: dict[str, Any] = {"scale": 3, "data.test": ["Set5"], "trainer.gradient_clip_val": 1.0}
 
 
 def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictConfig], None]) -> None:
@@ -112,14 +117,15 @@ def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:
     The YAML is the schema: a value must be of the type that stands there, where that is not null.
     """
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        groups = GlobalHydra.instance().config_loader().repository
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, ConfigLoaderImpl)
         try:
             cfg = compose(name, list(overrides), return_hydra_config=True)
-            only_groups = [o.input_line for o in _parse(overrides) if groups.group_exists(o.key_or_group)]
+            only_groups = [o.input_line for o in _parse(overrides) if loader.repository.group_exists(o.key_or_group)]
             example = compose(name, only_groups, return_hydra_config=True)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise UserError(_in_a_sentence(error, name)) from None
-    cfg = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     values = flatten(OmegaConf.to_container(cfg))
     for key, value in values.items():
         if value == "???":
@@ -139,7 +145,7 @@ def _in_a_sentence(error: Exception, name: str) -> str:
 
 
 def _check_type(key: str, value: Any, example: Mapping[str, Any]) -> None:
-    like = example.get(key)
+    like = _NULLABLE.get(key) if example.get(key) is None else example[key]
     if any(other.startswith(f"{key}.") for other in example):
         raise UserError(f"{key}={value}: must be a group of settings, as {key}.…=")
     if any(isinstance(v, str) and "${" in v for v in (value, like)) or like is None or value is None:
@@ -195,8 +201,15 @@ def changes(cfg: DictConfig, settings: Mapping[str, Any]) -> list[str]:
     return [
         f"{key}: {value} -> {OmegaConf.select(cfg, key)}"
         for key, value in saved.items()
-        if not isinstance(value, dict) and OmegaConf.to_container(OmegaConf.create([OmegaConf.select(cfg, key)])) != [value]
+        if not isinstance(value, dict) and OmegaConf.select(cfg, key) != value
     ]
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    """A part of the config as plain Python, which is what the code below the entry takes."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def check_train(cfg: DictConfig) -> None:
@@ -234,9 +247,17 @@ def check_protocol(cfg: DictConfig) -> None:
 
 
 def check_device(accelerator: str) -> None:
-    if accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
-        if accelerator == "cuda" or not torch.backends.mps.is_available():
-            raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    found["gpu"] = found["cuda"] or found["mps"]
+    if not found.get(accelerator, True):
+        raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device that Lightning would take for this accelerator."""
+    if accelerator != "cpu" and torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if accelerator != "cpu" and torch.backends.mps.is_available() else "cpu")
 
 
 def check_sets(cfg: DictConfig) -> None:
@@ -272,4 +293,5 @@ def _check_unfinished(cfg: DictConfig) -> None:
             f"{cfg.resume}: this run has done its {done} epochs; give it more with trainer.max_epochs={2 * done}"
         )
     if 0 < cfg.trainer.max_steps <= checkpoint["global_step"]:
-        raise UserError(f"{cfg.resume}: this run has done its {checkpoint['global_step']} steps; raise trainer.max_steps")
+        steps = checkpoint["global_step"]
+        raise UserError(f"{cfg.resume}: this run has done its {steps} steps; raise trainer.max_steps")

@@ -49,8 +49,8 @@ def read_image(path: str | os.PathLike) -> Tensor:
 
 
 def _gray_palette(image: Image.Image) -> bool:
-    palette = np.reshape(image.getpalette("RGB"), (-1, 3))
-    return bool((palette[:, 0] == palette[:, 1]).all() and (palette[:, 1] == palette[:, 2]).all())
+    red, green, blue = (image.getpalette("RGB")[channel::3] for channel in range(3))  # type: ignore[index]
+    return red == green == blue
 
 
 def write_image(path: str | os.PathLike, image: Tensor) -> None:
@@ -67,7 +67,7 @@ def save_image(image: Image.Image, path: str | os.PathLike) -> None:
         image.save(temporary, quality=95) if path.suffix.lower() in (".jpg", ".jpeg") else image.save(temporary)
 
 
-class replacing:
+class replacing:  # noqa: N801 (reads as open() does)
     """`with replacing(path) as temporary`: write there; it becomes `path` at the end, or vanishes on an error."""
 
     def __init__(self, path: str | os.PathLike):
@@ -75,7 +75,7 @@ class replacing:
 
     def __enter__(self) -> Path:
         # The ending stays the last, as Pillow takes the format from it.
-        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.stem[:40]}-", suffix=self.path.suffix)
+        handle, name = tempfile.mkstemp(self.path.suffix, f".{self.path.stem[:40]}-", self.path.parent)
         os.close(handle)
         umask = os.umask(0)
         os.umask(umask)

@@ -37,7 +37,10 @@ class SuperResolution(L.LightningModule):
         settings: dict[str, Any] | None = None,
     ):
         super().__init__()
-        self.net = net.to(memory_format=torch.channels_last)  # 1.1 to 1.2 times the speed on a CPU
+        for parameter in net.parameters():
+            if parameter.ndim == 4:  # 1.1 to 1.2 times the speed on a CPU
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        self.net = net
         self.protocol, self.loss = protocol, loss
         self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
         self.settings = settings

@@ -1,9 +1,9 @@
 """PSNR and SSIM under a named protocol."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
+from statistics import fmean
 
-import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -105,4 +105,4 @@ def ssim(image: Tensor, truth: Tensor) -> float:
 
 def mean_score(scores: list[Score]) -> Score:
     """The mean of each figure over images; of decibels, not of squared errors."""
-    return Score(*torch.tensor([[s.psnr, s.ssim, s.bicubic_psnr, s.bicubic_ssim] for s in scores]).double().mean(0).tolist())
+    return Score(*(fmean(figures) for figures in zip(*map(astuple, scores), strict=True)))

@@ -49,9 +49,7 @@ def schedule(
     It rises linearly for `warmup`, holds for the share `hold` of the whole, then falls to the share `final`, as a
     "cosine" or "linear"; "multistep" multiplies by `gamma` at each milestone instead.
     """
-    return LambdaLR(
-        optimizer, partial(_factor, total, shape, warmup, hold, final, milestones, gamma)
-    )
+    return LambdaLR(optimizer, partial(_factor, total, shape, warmup, hold, final, milestones, gamma))
 
 
 def _factor(

@@ -55,6 +55,15 @@ def _row(name: str, s: Score, width: int) -> str:
     return f"{name:<{width}}  {s.bicubic_psnr:6.2f}  {s.bicubic_ssim:.4f}  {s.psnr:6.2f}  {s.ssim:.4f}  {s.gain:+6.2f}"
 
 
+def write(folder: Path, net: Network, samples: Sequence[Sample], scores: Scores, facts: Mapping[str, Any]) -> None:
+    """Print the table of a test and leave scores and picture in `folder`."""
+    facts = {"network": type(net).__name__, "parameters": parameter_count(net), "scale": net.scale, **facts}
+    write_scores(folder, scores, facts)
+    write_comparison(folder / "comparison.png", net, samples, scores)
+    print(f"\n{table(scores, net, facts['protocol'])}\n")
+    print(f"weights   {facts['checkpoint']}\npicture   {folder / 'comparison.png'}")
+
+
 def write_scores(folder: Path, scores: Scores, facts: Mapping[str, Any]) -> None:
     """`scores.csv`, a row an image and one a mean, and `scores.json`, the same with the `facts` they rest on."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -132,7 +141,8 @@ def _band(name: str, lr: Tensor, sr: Tensor, hr: Tensor, net: Network, score: Sc
 
 def _telling_crop(bicubic: Tensor, sr: Tensor, hr: Tensor) -> tuple[int, int, int]:
     """Where the network is most ahead of bicubic: top, left and side of a square a fifth of the image."""
-    side = min(max(24, max(hr.shape[-2:]) // 5), *hr.shape[-2:])
+    fifth = max(24, max(hr.shape[-2:]) // 5)
+    side = min(max(side for side in range(24, fifth + 1) if _PANEL % side == 0), *hr.shape[-2:])
     ahead = ((bicubic - hr).square() - (sr - hr).square()).mean(1, keepdim=True)
     sums = F.avg_pool2d(ahead, side, stride=1)
     top, left = divmod(int(sums.argmax()), sums.shape[-1])

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from srcnn.image import bicubic_up, rgb_to_ycbcr, rgb_to_y, ycbcr_to_rgb
+from srcnn.image import bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from srcnn.nets import Network
 
 _STRIP_PIXELS = 2**18  # of the body's input, in one piece: about 70 MB of features for SRCNN

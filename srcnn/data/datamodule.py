@@ -1,7 +1,8 @@
 """The data of a run: training patches in memory, whole images to validate and test on."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.patches import Patches
-from srcnn.data.sets import find_images
+from srcnn.data.sets import SETS, find_images
 from srcnn.errors import UserError
 from srcnn.files import read_image
 from srcnn.image import bicubic_down, modcrop, quantize, rgb_to_y, to_uint8
@@ -22,6 +23,12 @@ class Sample(NamedTuple):
     image_set: str
     name: str
     hr: Tensor
+
+
+def read_set(name: str, root: str) -> list[Sample]:
+    """The images of a named set or folder, in memory."""
+    image_set = Path(name).name if name not in SETS else name
+    return [Sample(image_set, path.stem, read_image(path)) for path in find_images(name, root)]
 
 
 class SRDataModule(L.LightningDataModule):
@@ -56,8 +63,8 @@ class SRDataModule(L.LightningDataModule):
         self.net, self.root = net, root
         self.train, self.val, self.test = train, val, test
         self.exclude, self.hold_out, self.leaves = exclude, hold_out, leaves
-        self.sampling = {"patch_size": patch_size, "stride": stride, "random": random, "augment": augment, "seed": seed}
-        self.batch_size = batch_size
+        self.sampling: dict[str, Any] = {"patch_size": patch_size, "stride": stride, "random": random}
+        self.sampling |= {"augment": augment, "batch_size": batch_size, "seed": seed}
 
     def prepare_data(self) -> None:
         """Find every set the run will need, downloading what is missing; raises UserError."""
@@ -75,6 +82,7 @@ class SRDataModule(L.LightningDataModule):
             self.testing = [sample for name in self.test for sample in self._samples(name)]
 
     def train_dataloader(self) -> "_Batches":
+        assert self.trainer
         return _Batches(self.patches, self.trainer)
 
     def val_dataloader(self) -> "_Samples | list":
@@ -87,7 +95,7 @@ class SRDataModule(L.LightningDataModule):
         if name == "leaves":
             assert self.leaves
             return [Sample(name, f"leaves{i}", image) for i, image in enumerate(dead_leaves(**self.leaves))]
-        return [Sample(name, path.stem, read_image(path)) for path in find_images(name, self.root)]
+        return read_set(name, self.root)
 
     def _split(self) -> tuple[list[Tensor], list[Sample]]:
         samples = [sample for sample in self._samples(self.train) if sample.name not in self.exclude]
@@ -118,7 +126,7 @@ class SRDataModule(L.LightningDataModule):
                 inputs.append(self.net.preprocess(lr)[0].clone())
             targets.append(to_uint8(rgb)[0])
         try:
-            return Patches(inputs, targets, batch_size=self.batch_size, **self.sampling)
+            return Patches(inputs, targets, **self.sampling)
         except ValueError as error:
             raise UserError(f"{error}: lower data.patch_size, or take larger images") from None
 

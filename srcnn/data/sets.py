@@ -14,7 +14,6 @@ from srcnn.errors import UserError
 from srcnn.files import list_images
 
 
-
 def _sums(name: str) -> dict[str, str]:
     """File name -> sha256, from a list as `sha256sum` writes it."""
     lines = Path(__file__).with_name(f"{name}.sha256").read_text().splitlines()
@@ -116,7 +115,7 @@ def _named(image_set: ImageSet, root: Path) -> list[Path]:
 
 def _check(path: Path, sha256: str | None) -> None:
     if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise UserError(f"{path} is damaged or another image (its sha256 is not {sha256[:12]}…): delete it and run again")
+        raise UserError(f"{path} is damaged or another image, by its sha256: delete it and run again")
 
 
 def _download(image_set: ImageSet, folder: Path) -> list[Path]:

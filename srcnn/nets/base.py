@@ -1,5 +1,7 @@
 """What every network here has: two steps, one fixed and one learned."""
 
+from typing import Any, cast
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,8 +43,11 @@ class Network(nn.Module):
 class Conv(nn.Conv2d):
     """A convolution of odd kernel that keeps the size, or with `pad=False` only what needs no border."""
 
+    bias: Tensor  # never None
+
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding_mode: str):
-        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=padding_mode)
+        mode = cast(Any, padding_mode)  # torch refuses any but its own
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=mode)
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         return super().forward(x) if pad else F.conv2d(x, self.weight, self.bias)

@@ -1,0 +1,61 @@
+"""Score a checkpoint on named image sets or folders, beside bicubic.
+
+    python -m srcnn.evaluate ckpt_path=CKPT                                     on what it was to be tested on
+    python -m srcnn.evaluate ckpt_path=CKPT data.test=[Set5,Set14] protocol=basicsr
+
+Prints a table per set and writes scores.csv, scores.json and comparison.png into a folder below outputs/, or output=.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from srcnn import report
+from srcnn.checkpoint import load_network
+from srcnn.config import check_device, check_protocol, command, device_of
+from srcnn.data.datamodule import Sample, read_set
+from srcnn.data.sets import find_images
+from srcnn.errors import UserError
+from srcnn.metrics import PROTOCOLS
+from srcnn.nets import Network
+
+
+def check(cfg: DictConfig) -> None:
+    """What can be known to be wrong before anything is computed."""
+    check_protocol(cfg)
+    check_device(cfg.trainer.accelerator)
+    _, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
+    for name in test_sets(cfg, checkpoint):
+        find_images(name, cfg.data.root)
+
+
+def test_sets(cfg: DictConfig, checkpoint: dict[str, Any]) -> Sequence[str]:
+    """The sets asked for, or else those that the checkpoint's run named, or else Set5."""
+    if cfg.data.test is not None:
+        if isinstance(cfg.data.test, str) or not len(cfg.data.test):
+            raise UserError(f"data.test={cfg.data.test}: must be a list of sets or folders, as data.test=[Set5]")
+        return list(cfg.data.test)
+    return checkpoint.get("srcnn", {}).get("values", {}).get("data.test", ["Set5"])
+
+
+def evaluate(net: Network, samples: Sequence[Sample], protocol: str, folder: Path, facts: dict[str, Any]) -> None:
+    """Score `samples`, print the table, write scores and picture into `folder`."""
+    device = next(net.parameters()).device
+    scores = [
+        (sample.image_set, sample.name, PROTOCOLS[protocol].score(net, sample.hr[None].to(device).float() / 255))
+        for sample in samples
+    ]
+    report.write(folder, net, samples, scores, {"protocol": protocol, **facts})
+
+
+def main(cfg: DictConfig) -> None:
+    net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
+    net.to(device_of(cfg.trainer.accelerator))
+    samples = [sample for name in test_sets(cfg, checkpoint) for sample in read_set(name, cfg.data.root)]
+    evaluate(net, samples, cfg.protocol, Path(cfg.output or cfg.run_dir), {"checkpoint": str(cfg.ckpt_path)})
+
+
+if __name__ == "__main__":
+    command(main, "evaluate", check)

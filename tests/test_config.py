@@ -1,0 +1,119 @@
+"""Wrong settings: one sentence, exit code 2, nothing written. In this process, as 0.2 s is enough for each."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+from srcnn import evaluate
+from srcnn.config import command, compose_checked
+
+sys.path.insert(0, str(ROOT))
+COMMANDS = {name: importlib.import_module(name) for name in ("train", "predict")}
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "configs" / "experiment").iterdir())
+
+WRONG = [
+    ("train", "optim.lr=abc", "optim.lr=abc: must be a number"),
+    ("train", "optim.lr=-1", "optim.lr=-1: must be at least 0"),
+    ("train", "optim.learning_rate=1", "optim.learning_rate: no such key; did you mean"),
+    ("train", "lr=1e-3", "lr: no such key; did you mean optim.lr?"),
+    ("train", "optim=adamm", "adam"),
+    ("train", "data.batch_size=2.5", "data.batch_size=2.5: must be a whole number"),
+    ("train", "data.batch_size=0", "data.batch_size=0: must be at least 1"),
+    ("train", "data.augment=7", "data.augment=7: must be true or false"),
+    ("train", "data.test=Set5", "data.test=Set5: must be a list"),
+    ("train", "data=folder", "data.train_dir has to be given"),
+    ("train", "data.patch_size=12", "data.patch_size=12: this network needs at least 13"),
+    ("train", "data.train=/nowhere", "no image set or folder '/nowhere'"),
+    ("train", "data=leaves data.test=[Urban100]", "Urban100 is not below"),
+    ("train", "scale=1", "scale=1: must be between 2 and 8"),
+    ("train", "protocol=matlab", "protocol=matlab: choose one of authors, basicsr"),
+    ("train", "model.kernels=[9,1]", "model:"),
+    ("train", "model.init=zero", "model:"),
+    ("train", "model=5", "Config group override must be a string"),
+    ("train", "trainer.max_epochs=0", "trainer.max_epochs=0: must be 1 or more"),
+    ("train", "trainer.max_epochs=-1", "trainer.max_epochs=-1 needs trainer.max_steps"),
+    ("train", "resume=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
+    ("train", "init_from=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
+    ("train", "resume={broken}", "not a checkpoint, or a damaged one"),
+    ("train", "init_from={other}", "do not fit this network: conv1.weight is missing"),
+    ("train", "resume={other}", "holds weights only"),
+    ("train", "seed", "cannot be read as key=value"),
+    ("predict", "input=x.png", "ckpt_path has to be given"),
+    ("predict", "ckpt_path={broken}", "not a checkpoint, or a damaged one"),
+    ("predict", "ckpt_path={other}", "bare weights of a network unknown here"),
+    ("predict", "ckpt_path={good} input=nowhere.png", "input=nowhere.png: no such file or folder"),
+    ("predict", "ckpt_path={good} input={broken}", "not an image that Pillow can read"),
+    ("predict", "ckpt_path={good} scale=two", "scale=two: must be a whole number"),
+    ("evaluate", "ckpt_path={good} data.test=[]", "data.test=[]: must be a list of sets or folders"),
+    ("evaluate", "ckpt_path={good} protocol=ssim", "protocol=ssim: choose one of"),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "sentence"), WRONG)
+def test_wrong_setting(name: str, arguments: str, sentence: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    from srcnn.nets import SRCNN
+
+    files = {key: tmp_path / f"{key}.pth" for key in ("broken", "other", "good")}
+    files["broken"].write_bytes(b"PK\x03\x04 no checkpoint")
+    torch.save({"layer.weight": torch.zeros(3)}, files["other"])
+    torch.save(SRCNN().state_dict(), files["good"])
+    before = set(tmp_path.iterdir())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SRCNN_DATA", str(tmp_path))
+    if name == "train" and "data" not in arguments:
+        arguments += " data=leaves"
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments.format(**files).split(" ")])
+    module = COMMANDS.get(name, evaluate)
+    task = {"train": "train", "predict": "predict", "evaluate": "main"}[name]
+    check = COMMANDS["train"].check_train if name == "train" else module.check
+    with pytest.raises(SystemExit) as stop:
+        command(getattr(module, task), name, check)
+    output = capsys.readouterr()
+    assert stop.value.code == 2
+    assert output.out == ""
+    assert output.err.startswith("error: ")
+    assert output.err.count("\n") == 1
+    assert sentence in output.err
+    assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "trainer.accelerator=gpu", "data=leaves"])
+    with pytest.raises(SystemExit, match="2"):
+        command(COMMANDS["train"].train, "train", COMMANDS["train"].check_train)
+    assert "trainer.accelerator=gpu: torch sees no GPU here" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["a b.ckpt", "photo (1).ckpt", "a,b.ckpt", "lr=1.ckpt", "[x].ckpt", "grün_π.ckpt", "it's.ckpt", 'a"b.ckpt',
+             "back\\slash.ckpt", "${x}.ckpt", "{a}.ckpt", "end\\"],
+)  # fmt: skip
+def test_paths_are_taken_as_typed(name: str) -> None:
+    from srcnn.config import _quote_path
+
+    cfg = compose_checked("predict", [_quote_path(f"ckpt_path={name}"), _quote_path(f"data.root={name}")])
+    assert cfg.ckpt_path == name
+    assert cfg.data.root == name
+
+
+def test_the_defaults_are_the_assignments() -> None:
+    cfg = compose_checked("train", [])
+    assert (cfg.scale, cfg.data.batch_size, cfg.trainer.max_epochs) == (3, 128, 100)
+    assert (cfg.optim["_target_"], cfg.optim.lr) == ("torch.optim.Adam", 1e-4)
+    assert (cfg.data.patch_size, cfg.data.stride, cfg.data.train, cfg.data.test) == (33, 14, "T91", ["Set5"])
+    assert cfg.loss["_target_"] == "torch.nn.MSELoss"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_experiment_composes(experiment: str) -> None:
+    """And opens with the command that runs it."""
+    compose_checked("train", [f"experiment={experiment}"])
+    text = (ROOT / "configs" / "experiment" / f"{experiment}.yaml").read_text()
+    assert f"python train.py experiment={experiment}" in text
