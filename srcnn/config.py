@@ -50,7 +50,9 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
     Each job's config is composed and given to `check` before Hydra makes any folder. The user's mistakes, Hydra's
     words for them included, end in one sentence on stderr and exit code 2.
     """
-    sys.argv[1:] = [_quote_path(argument) for argument in sys.argv[1:]]
+    # Hydra's parser takes -m before or after all settings, people also put it between them.
+    arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
+    sys.argv[1:] = [_quote_path(argument) for argument in arguments]
     args = get_args_parser().parse_args()
     if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
         try:

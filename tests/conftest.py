@@ -1,5 +1,6 @@
 """What the tests share: small generated images, the real ones where they are, and commands run as a user runs them."""
 
+import csv
 import os
 import subprocess
 import sys
@@ -54,6 +55,11 @@ def run(*arguments: str | Path, cwd: Path, code: int = 0, env: dict[str, str] | 
         assert "Traceback" not in done.stderr
         assert done.stderr.count("error:") == 1
     return done.stdout + done.stderr
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="session")

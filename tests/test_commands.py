@@ -1,0 +1,191 @@
+"""Every command of the README, run as a process the way a user runs it, on tiny data."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_csv, run
+from PIL import Image
+
+from srcnn.files import read_image, write_image
+from srcnn.nets import SRCNN
+
+
+def only(folder: Path, pattern: str) -> Path:
+    found = list(folder.glob(pattern))
+    assert len(found) == 1, found
+    return found[0]
+
+
+def test_a_run_holds_everything(trained: Path) -> None:
+    """Checkpoints, logs, scores and picture, in one folder."""
+    names = {path.name for path in (trained / "checkpoints").iterdir()}
+    assert names == {"last.ckpt", "best.ckpt", "epoch_0000.ckpt", "epoch_0001.ckpt"}
+    rows = read_csv(trained / "metrics.csv")
+    assert {"train/loss", "val/psnr", "lr-Adam"} <= set(rows[0])
+    assert sum(bool(row["val/psnr"]) for row in rows) == 2
+    assert only(trained, "events.out.tfevents.*").stat().st_size > 1000
+    scores = json.loads((trained / "scores.json").read_text())
+    assert scores["protocol"] == "authors"
+    table = read_csv(trained / "scores.csv")
+    assert len(table) == 9
+    assert table[-1]["image"] == "mean"
+    assert float(table[-1]["psnr"]) == pytest.approx(np.mean([float(row["psnr"]) for row in table[:-1]]), abs=1e-4)
+    with Image.open(trained / "comparison.png") as picture:
+        assert picture.width > 1000
+
+
+def test_train_writes_below_outputs_and_prints_a_table(tiny: list[str], tmp_path: Path) -> None:
+    output = run("train.py", *tiny, "optim.lr=5e-4", "data.batch_size=16", cwd=tmp_path)
+    assert "protocol authors" in output
+    assert "mean" in output
+    run_folder = only(tmp_path / "outputs", "*/*")
+    config = (run_folder / ".hydra" / "config.yaml").read_text()
+    assert "lr: 0.0005" in config
+    assert {path.name for path in tmp_path.iterdir()} == {"outputs"}
+
+
+def test_fast_dev_run(tiny: list[str], tmp_path: Path) -> None:
+    assert "mean" in run("train.py", *tiny, "trainer.fast_dev_run=true", cwd=tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_no_gpu(tiny: list[str], tmp_path: Path) -> None:
+    output = run("train.py", *tiny[:-3], "trainer.accelerator=gpu", cwd=tmp_path, code=2)
+    assert output == "error: trainer.accelerator=gpu: torch sees no GPU here; use cpu or auto\n"
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+def test_gpu(tiny: list[str], tmp_path: Path) -> None:
+    assert "mean" in run("train.py", *tiny, "trainer.accelerator=gpu", cwd=tmp_path)
+
+
+def test_sweep(tiny: list[str], tmp_path: Path) -> None:
+    output = run("train.py", "-m", "optim.lr=1e-4,5e-3", *tiny, cwd=tmp_path)
+    folder = only(tmp_path / "outputs", "*/*-sweep")
+    rows = read_csv(folder / "sweep.csv")
+    assert [row["rank"] for row in rows] == ["1", "2"]
+    assert float(rows[0]["val_psnr"]) > float(rows[1]["val_psnr"])
+    assert "optim.lr=" in rows[0]["overrides"]
+    assert "ranked by PSNR" in output
+    assert len(list(folder.glob("*/events.out.tfevents.*"))) == 2  # what tensorboard --logdir outputs finds
+
+
+def test_init_from(tiny: list[str], trained: Path, tmp_path: Path) -> None:
+    """A new run, from another's weights: a Lightning checkpoint or a bare state_dict."""
+    checkpoint = trained / "checkpoints" / "best.ckpt"
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    torch.save({key.removeprefix("net."): value for key, value in weights.items()}, tmp_path / "checkpoint.pth")
+    for number, start in enumerate((checkpoint, tmp_path / "checkpoint.pth")):
+        run("train.py", *tiny, "optim.lr=0.0", f"init_from={start}", f"hydra.run.dir=run{number}", cwd=tmp_path)
+        after = torch.load(tmp_path / f"run{number}" / "checkpoints" / "last.ckpt", weights_only=True)
+        assert after["epoch"] == 0
+        assert all(torch.equal(after["state_dict"][key], value) for key, value in weights.items())
+
+
+def test_inspect(trained: Path, tmp_path: Path) -> None:
+    checkpoint = trained / "checkpoints" / "last.ckpt"
+    text = run("-m", "srcnn.inspect_ckpt", checkpoint, cwd=tmp_path)
+    assert "20,099" in text
+    assert "optim.lr" in text
+    facts = json.loads(run("-m", "srcnn.inspect_ckpt", checkpoint, "--json", cwd=tmp_path))
+    assert (facts["network"], facts["parameters"], facts["scale"]) == ("SRCNN", 20_099, 3)
+    assert (facts["epoch"], facts["step"]) == (2, 14)
+    assert facts["hyper_parameters"]["optim.lr"] == 1e-4
+    assert facts["scores"]["val/psnr"] > 0
+    assert facts["bytes"] == checkpoint.stat().st_size
+    assert "torch" in facts["versions"]
+    run("-m", "srcnn.inspect_ckpt", trained / "metrics.csv", cwd=tmp_path, code=2)
+
+
+def test_evaluate(trained: Path, images: Path, tmp_path: Path) -> None:
+    command = ["-m", "srcnn.evaluate", f"ckpt_path={trained}/checkpoints/best.ckpt", "output=scored"]
+    output = run(*command, f"data.test=[{images}]", "protocol=basicsr", cwd=tmp_path)
+    assert "protocol basicsr" in output
+    assert {path.name for path in (tmp_path / "scored").iterdir()} == {"scores.csv", "scores.json", "comparison.png"}
+    again = run(*command[:-1], cwd=tmp_path)  # the set the run was tested on, with the run's own scores
+    assert (trained / "scores.csv").read_text() == only(tmp_path / "outputs", "*/*/scores.csv").read_text()
+    assert "protocol authors" in again
+
+
+def test_predict_a_file(trained: Path, tmp_path: Path) -> None:
+    """An LR image 100x70 becomes 300x210, as the network makes it; names are taken as typed."""
+    checkpoint = shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "lr=1, [best] é.ckpt")
+    lr = torch.randint(256, (3, 70, 100), dtype=torch.uint8)
+    for name in ("lr.bmp", "photo (1) [a,b]=ü.bmp"):
+        write_image(tmp_path / name, lr)
+        run("predict.py", f"ckpt_path={checkpoint}", f"input={name}", cwd=tmp_path)
+        with Image.open((tmp_path / name).with_name(name.replace(".bmp", "_x3.png"))) as image:
+            assert image.size == (300, 210)
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    net = SRCNN()
+    net.load_state_dict({key.removeprefix("net."): value for key, value in weights.items()})
+    with torch.no_grad():
+        expected = net(lr[None] / 255)[0].clamp(0, 1) * 255
+    assert (read_image(tmp_path / "lr_x3.png").float() - expected).abs().max() <= 0.51
+
+
+def test_predict_a_folder(trained: Path, images: Path, tmp_path: Path) -> None:
+    """A bad file is reported and skipped, the rest done."""
+    folder = tmp_path / "in"
+    shutil.copytree(images, folder)
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    command = ["predict.py", f"ckpt_path={trained}/checkpoints/best.ckpt", "input=in", "output=out"]
+    output = run(*command, cwd=tmp_path, code=1)
+    assert "skipped: in/broken.png" in output
+    assert "8 of 9 images" in output
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"image{i}_x3.png" for i in range(8)}
+
+
+def test_predict_without_input(trained: Path, tmp_path: Path) -> None:
+    output = run("predict.py", f"ckpt_path={trained}/checkpoints/best.ckpt", cwd=tmp_path)
+    assert "mean" in output
+    folder = only(tmp_path / "outputs", "*/*-predict")
+    assert len(list(folder.glob("*/image*_x3.png"))) == 8
+    assert (folder / "comparison.png").is_file()
+
+
+def test_a_saved_png_scores_as_evaluate_says(trained: Path, images: Path, tmp_path: Path) -> None:
+    """LR files by another implementation of nothing but rounding, predicted, scored with plain NumPy: `basicsr`."""
+    from srcnn.image import bicubic_down, modcrop, to_uint8
+
+    for path in images.iterdir():
+        hr = modcrop(read_image(path)[None] / 255, 3)
+        write_image(tmp_path / "lr" / path.name, to_uint8(bicubic_down(hr, 3))[0])
+    checkpoint = f"ckpt_path={trained}/checkpoints/best.ckpt"
+    run("predict.py", checkpoint, "input=lr", "output=sr", cwd=tmp_path)
+    run("-m", "srcnn.evaluate", checkpoint, f"data.test=[{images}]", "protocol=basicsr", "output=s", cwd=tmp_path)
+    for row in read_csv(tmp_path / "s" / "scores.csv")[:-1]:
+        luma = []
+        for path in (images / f"{row['image']}.png", tmp_path / "sr" / f"{row['image']}_x3.png"):
+            pixels = np.asarray(Image.open(path), dtype=np.float64)[:63, :63]
+            luma.append(16 + pixels @ np.array([65.481, 128.553, 24.966]) / 255)
+        error = (luma[0] - luma[1])[3:-3, 3:-3]
+        assert 20 * math.log10(255 / math.sqrt((error**2).mean())) == pytest.approx(float(row["psnr"]), abs=0.01)
+
+
+def test_luma_networks_train_and_predict(tiny: list[str], tmp_path: Path) -> None:
+    run("train.py", "experiment=paper", *tiny, "hydra.run.dir=run", cwd=tmp_path)
+    colour = torch.randint(256, (3, 12, 10), dtype=torch.uint8)
+    write_image(tmp_path / "lr.png", colour)
+    run("predict.py", "ckpt_path=run/checkpoints/last.ckpt", "input=lr.png", cwd=tmp_path)
+    assert read_image(tmp_path / "lr_x3.png").shape == (3, 36, 30)
+
+
+@pytest.mark.parametrize("model", ["espcn", "srcnn_residual"])
+def test_other_models(model: str, tiny: list[str], tmp_path: Path) -> None:
+    """Chosen by name, trained, and known again from the checkpoint."""
+    run("train.py", f"model={model}", *tiny, "scale=2", "data.patch_size=32", "hydra.run.dir=run", cwd=tmp_path)
+    facts = json.loads(run("-m", "srcnn.inspect_ckpt", "run/checkpoints/last.ckpt", "--json", cwd=tmp_path))
+    assert facts["choices"]["model"] == model
+    assert facts["scale"] == 2
+
+
+def test_help_is_a_page(tmp_path: Path) -> None:
+    assert "optim" in run("train.py", "--help", cwd=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,131 @@
+"""A resumed run is the run that was not interrupted, bit for bit."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, read_csv, run
+
+MUON = ["optim=muon", "callbacks=ema"]
+
+
+def state(folder: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [where]
+    if isinstance(one, dict):
+        keys = [where + f"/{key}" for key in one.keys() ^ other.keys()]
+        return keys + [
+            d for key in one.keys() & other.keys() for d in differences(one[key], other[key], f"{where}/{key}")
+        ]
+    if isinstance(one, list | tuple):
+        return [d for i, (a, b) in enumerate(zip(one, other, strict=True)) for d in differences(a, b, f"{where}/{i}")]
+    return [] if one == other else [where]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Weights, averaged weights, optimiser and schedule; and a log without gap or double."""
+    a, b = state(one), state(other)
+    for key in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
+        assert not differences(a.get(key), b.get(key)), key
+    logs = [read_csv(folder / "metrics.csv") for folder in (one, other)]
+    assert logs[0] == logs[1]
+
+
+STEPS = ["scheduler=multistep", "scheduler.schedule.milestones=[1,3]"]  # per epoch
+
+
+@pytest.mark.parametrize("settings", [[], MUON, STEPS], ids=["adam", "muon", "multistep"])
+def test_two_epochs_and_two_more_are_four(settings: list[str], tiny: list[str], tmp_path: Path) -> None:
+    run("train.py", *tiny, *settings, "trainer.max_epochs=4", "hydra.run.dir=whole", cwd=tmp_path)
+    run("train.py", *tiny, *settings, "trainer.max_epochs=2", "hydra.run.dir=halves", cwd=tmp_path)
+    last = "halves/checkpoints/last.ckpt"
+    output = run("train.py", f"resume={last}", "trainer.max_epochs=4", cwd=tmp_path)
+    assert "trainer.max_epochs: 2 -> 4" in output
+    assert_same_run(tmp_path / "whole", tmp_path / "halves")
+    assert {path.name for path in tmp_path.iterdir()} == {"whole", "halves"}
+    finished = run("train.py", f"resume={last}", cwd=tmp_path, code=2)
+    assert "this run has done its 4 epochs" in finished
+
+
+def test_killed_under_a_cosine(tiny: list[str], tmp_path: Path) -> None:
+    settings = [*tiny, *MUON, "scheduler=cosine", "scheduler.schedule.warmup=5", "trainer.max_epochs=6"]
+    run("train.py", *settings, "hydra.run.dir=whole", cwd=tmp_path)
+    command = [sys.executable, str(ROOT / "train.py"), *settings, "hydra.run.dir=killed"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, env=dict(os.environ))
+    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    while not last.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = state(tmp_path / "killed")["global_step"]
+    assert done < state(tmp_path / "whole")["global_step"], "it was not killed in time"
+    run("train.py", f"resume={last}", cwd=tmp_path)
+    assert_same_run(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_path: Path) -> None:
+    """The rate among them, which Lightning would take from the checkpoint; and the other groups stay as saved."""
+    shutil.copytree(trained, tmp_path / "run")
+    settings = ["optim.lr=3e-3", "data.batch_size=16", "trainer.max_epochs=3"]
+    output = run("train.py", "resume=run/checkpoints/last.ckpt", *settings, cwd=tmp_path)
+    assert "optim.lr: 0.0001 -> 0.003" in output
+    assert "data.batch_size: 8 -> 16" in output
+    rows = [row for row in read_csv(tmp_path / "run" / "metrics.csv") if row["lr-Adam"]]
+    assert {float(row["lr-Adam"]) for row in rows if int(row["step"]) < 14} == {1e-4}
+    assert {float(row["lr-Adam"]) for row in rows if int(row["step"]) >= 14} == {3e-3}
+    assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["lr"] == 3e-3
+    assert state(tmp_path / "run")["global_step"] == 14 + 4
+    assert state(tmp_path / "run")["srcnn"]["values"]["data.train_dir"] == tiny[1].partition("=")[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["model=espcn"], "resume goes on with the same network"),
+        (["model.widths=[8,8]"], "resume goes on with the same network"),
+        (["scale=2"], "resume goes on with the same network"),
+        (["init_from=x.ckpt"], "resume and init_from exclude each other"),
+        (["experiment=fast"], "resume takes its settings from the checkpoint"),
+        ([], "this run has done its 2 epochs"),
+        (["-m", "trainer.max_epochs=3,4"], "resume continues one run"),
+    ],
+)
+def test_resume_refuses(arguments: list[str], sentence: str, trained: Path, tmp_path: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
+    output = run("train.py", f"resume={trained}/checkpoints/last.ckpt", *arguments, cwd=tmp_path, code=2)
+    assert sentence in output
+    assert not list(tmp_path.iterdir())
+    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+
+
+def test_checkpoints_hold_plain_data(trained: Path) -> None:
+    """Nothing but tensors, dictionaries, lists, texts and numbers, so `weights_only=True` loads them; no `_target_`."""
+
+    def types(value: Any) -> set[type]:
+        if isinstance(value, dict):
+            return {type(value)} | {t for key, item in value.items() for t in types(key) | types(item)}
+        if isinstance(value, list | tuple):
+            return {type(value)} | {t for item in value for t in types(item)}
+        return {type(value)}
+
+    checkpoint = state(trained)
+    plain = {dict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
+    assert {t.__name__ for t in types(checkpoint) - plain} <= {"OrderedDict"}
+    assert "_target_" not in str(checkpoint["srcnn"])
+    assert set(checkpoint["srcnn"]["choices"]) == {
+        "data", "model", "loss", "optim", "scheduler", "trainer", "callbacks",
+    }  # fmt: skip
+    assert not any(
+        key.startswith(("trainer.accelerator", "data.root", "output_dir")) for key in checkpoint["srcnn"]["values"]
+    )
