@@ -94,6 +94,40 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return checkpoint
 
 
+def settings_in(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The settings in a checkpoint, None if it is bare weights; UserError unless they are groups and plain values.
+
+    They may be a stranger's: no `_target_`, nothing for OmegaConf to resolve, no keys of Hydra's own.
+    """
+    if "srcnn" not in checkpoint:
+        return None
+    settings = checkpoint["srcnn"]
+    try:
+        choices, values = settings["choices"], settings["values"]
+        tops = {key.split(".")[0] for key in values}
+        sound = (
+            all(group in GROUPS and re.fullmatch(r"\w+", choice) for group, choice in choices.items())
+            and tops <= {*GROUPS, "scale", "seed", "protocol"}
+            and all(re.fullmatch(r"[a-z]\w*(\.[a-z]\w*)*", key) and _is_plain(value) for key, value in values.items())
+        )
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise UserError(f"{path}: its settings are not those of a run of ours")
+    return settings
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) and not isinstance(item, list) for item in value)
+    return (
+        value is None
+        or value == {}
+        or isinstance(value, bool | int | float)
+        or (isinstance(value, str) and "${" not in value)
+    )
+
+
 def _weights_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     weights = checkpoint.get("state_dict", checkpoint)
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
@@ -115,6 +149,8 @@ def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str,
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(f"{path}: its weights do not fit this network: {'; '.join(wrong[:3])}{more}")
+    if any(parameter.is_meta for parameter in net.parameters()):
+        net.to_empty(device="cpu")
     net.load_state_dict(weights)
     return net
 
@@ -126,8 +162,9 @@ def _shape(tensor: Tensor) -> str:
 def load_network(path: str | os.PathLike, scale: int | None = None) -> tuple[Network, dict[str, Any]]:
     """The network that a checkpoint holds, and the checkpoint; `scale` for a bare state_dict that does not tell (3)."""
     checkpoint = load_checkpoint(path)
-    if "srcnn" in checkpoint:
-        net = build_network(path, checkpoint["srcnn"])
+    settings = settings_in(path, checkpoint)
+    if settings:
+        net = build_network(path, settings)
         if scale not in (None, net.scale):
             raise UserError(f"scale={scale}, but {path} was trained for scale {net.scale}: leave scale= out")
     else:
@@ -135,15 +172,14 @@ def load_network(path: str | os.PathLike, scale: int | None = None) -> tuple[Net
     return load_weights(net, path, checkpoint).eval(), checkpoint
 
 
-def build_network(path: str | os.PathLike, settings: Any) -> Network:
-    """The network that the settings in a checkpoint describe, its class taken from this clone's configs/model."""
+def build_network(path: str | os.PathLike, settings: Mapping[str, Any]) -> Network:
+    """The network that `settings_in` a checkpoint describe, its class taken from this clone's configs/model."""
     try:
-        name, values = settings["choices"]["model"], settings["values"]
-        assert re.fullmatch(r"\w+", name)
-        model = _model_config(name)
+        values = settings["values"]
+        model = _model_config(settings["choices"]["model"])
         arguments = {key.removeprefix("model."): value for key, value in values.items() if key.startswith("model.")}
-        assert not any("." in key for key in arguments)
-        return instantiate(model, **(arguments | {"scale": values["scale"]}), _convert_="all")
+        with torch.device("meta"):  # without memory, until its weights are known to fit
+            return instantiate(model, **(arguments | {"scale": values["scale"]}), _convert_="all")
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path}: this clone cannot build the network it describes ({reason})") from None
@@ -163,6 +199,7 @@ def _infer_network(path: str | os.PathLike, weights: Mapping[str, Tensor], scale
         channels, out = shapes[0][1], shapes[2][0]
         shape: dict[str, Any] = {"channels": channels}
         shape |= {"kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
-        return SRCNN(scale or 3, **shape) if out == channels else ESPCN(math.isqrt(out // channels), **shape)
+        with torch.device("meta"):
+            return SRCNN(scale or 3, **shape) if out == channels else ESPCN(math.isqrt(out // channels), **shape)
     except Exception:
         raise UserError(f"{path}: bare weights of a network unknown here; give a .ckpt, which describes it") from None

@@ -25,7 +25,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from srcnn.checkpoint import CONFIGS, build_network, flatten, load_checkpoint, load_weights
+from srcnn.checkpoint import CONFIGS, build_network, flatten, load_checkpoint, load_weights, settings_in
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError
 from srcnn.metrics import PROTOCOLS
@@ -175,7 +175,7 @@ def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
         raise UserError("resume continues one run: leave -m out, or start a sweep from its weights with init_from=")
     if "experiment" in keys:
         raise UserError("resume takes its settings from the checkpoint: leave experiment= out, and override keys")
-    settings = load_checkpoint(path).get("srcnn")
+    settings = settings_in(path, load_checkpoint(path))
     if settings is None:
         raise UserError(f"{path} holds weights only, no run to go on with: start one with init_from={path}")
     build_network(path, settings)
@@ -189,8 +189,6 @@ def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
         for key, value in values.items()
         if key.split(".")[0] not in changed and not isinstance(value, dict)
     ]
-    if any(not re.fullmatch(r"\+*[\w.]+=[^$]*", override) for override in saved):
-        raise UserError(f"{path}: its settings are not plain values")
     run = path.absolute().parent.parent
     if path.absolute().parent.name == "checkpoints" and (run / ".hydra").is_dir() and "hydra.run.dir" not in keys:
         saved.append(_quote_path(f"hydra.run.dir={run}"))

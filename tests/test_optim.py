@@ -1,0 +1,52 @@
+import pytest
+import torch
+
+from srcnn.nets import SRCNN
+from srcnn.optim import muon, schedule, sgd
+
+
+def rates(total: int, **settings) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = schedule(optimizer, total, **settings)
+    values = []
+    for _ in range(total):
+        values.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return values
+
+
+def test_schedules() -> None:
+    linear = rates(10, shape="linear", warmup=3)
+    assert linear == pytest.approx([1 / 4, 2 / 4, 3 / 4, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7])
+    held = rates(10, shape="linear", hold=0.5, final=0.2)
+    assert held == pytest.approx([1] * 6 + [0.84, 0.68, 0.52, 0.36])
+    cosine = rates(4, shape="cosine", final=0.1)
+    assert cosine == pytest.approx([1, 0.1 + 0.9 * 0.853553, 0.55, 0.1 + 0.9 * 0.146447], rel=1e-5)
+    assert rates(4, shape="multistep", milestones=(1, 3), gamma=0.1) == pytest.approx([1, 0.1, 0.1, 0.01])
+
+
+def test_muon_makes_every_direction_equal() -> None:
+    """A step on a weight is a matrix whose singular values are all near lr * sqrt(max(1, rows / columns))."""
+    torch.manual_seed(0)
+    net = SRCNN()
+    before = [p.detach().clone() for p in net.parameters()]
+    optimizer = muon(net.parameters(), lr=0.01, momentum=0.95, bias_lr=0.001)
+    for p in net.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    for p, old in zip(net.parameters(), before, strict=True):
+        step = (old - p.detach()).flatten(1) if p.ndim > 1 else None
+        if step is None:
+            # the first step of Adam is its rate, whatever the gradient
+            moved = (old - p.detach()).abs()
+            assert torch.allclose(moved[moved > 0], torch.tensor(0.001), rtol=0.01)
+            continue
+        singular = torch.linalg.svdvals(step) / 0.01 / max(1, step.shape[0] / step.shape[1]) ** 0.5
+        assert singular.min() > 0.6 and singular.max() < 1.3  # five Newton-Schulz steps reach about that
+
+
+def test_sgd_is_slower_on_the_last_layer() -> None:
+    groups = sgd(SRCNN().parameters(), lr=1e-4, momentum=0.9, last_layer_lr=1e-5).param_groups
+    assert [group["lr"] for group in groups] == [1e-4, 1e-5]
+    assert [tuple(p.shape) for p in groups[1]["params"]] == [(3, 32, 5, 5), (3,)]
