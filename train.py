@@ -61,7 +61,9 @@ def train(cfg: DictConfig) -> float | None:
     data = new_data(cfg, net)
     callbacks = [instantiate(c, _convert_="all") for c in cfg.callbacks.values() if c and c.get("_target_")]
     start = load_checkpoint(cfg.resume) if cfg.resume else None
-    loggers = [instantiate(logger, _convert_="all") for logger in cfg.logger.values() if logger]
+    # A log goes on where its checkpoint was written, not where the run was stopped.
+    again = {"purge_step": start["global_step"]} if start else {}
+    loggers = [instantiate(logger, **again, _convert_="all") for logger in cfg.logger.values() if logger]
     trainer = L.Trainer(
         **plain(cfg.trainer),
         default_root_dir=folder,
@@ -96,6 +98,8 @@ def train(cfg: DictConfig) -> float | None:
     )
     tester.test(module, data, verbose=False)
     val_psnr = float(by_validation.best_model_score) if by_validation and best else None
+    if trainer.logger and val_psnr is not None:  # what the hparams tab of TensorBoard sorts by
+        trainer.logger.log_hyperparams(settings["values"], {"best/val_psnr": val_psnr}, trainer.global_step)
     facts = {
         "protocol": cfg.protocol,
         "checkpoint": best or "the last",

@@ -19,39 +19,41 @@ from srcnn.files import replacing
 class MetricsCSV(CSVLogger):
     """Lightning's CSV log as `metrics.csv` in the run's folder, which a resumed run continues.
 
-    Lightning deletes the file it finds; here its rows stay, up to the step from which the run goes on.
+    Lightning deletes the file it finds; here its rows stay, but for those from `purge_step` on.
     """
 
-    def __init__(self, save_dir: str):
+    def __init__(self, save_dir: str, purge_step: int | None = None):
         super().__init__(save_dir, name="", version="")
+        self.purge_step = purge_step
 
     @property
     def experiment(self) -> Any:
         if self._experiment is None:
             self._experiment = _ContinuedWriter(self.log_dir)
+            if self.purge_step is not None:
+                self._experiment.go_on(self.purge_step)
         return self._experiment
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Not here: Hydra has written the whole config beside the log."""
 
 
 class _ContinuedWriter(ExperimentWriter):
-    def _check_log_dir_exists(self) -> None:  # called once, when the log is opened
-        self._found: list[dict[str, str]] = []
-        if Path(self.metrics_file_path).exists():
-            with open(self.metrics_file_path, newline="") as file:
-                self._found = list(csv.DictReader(file))
+    def _check_log_dir_exists(self) -> None:
+        """Lightning's would delete the log."""
 
-    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
-        if self._found and step is not None:
-            kept = [row for row in self._found if int(row["step"]) < step]
-            with replacing(self.metrics_file_path) as temporary, open(temporary, "w", newline="") as file:
-                writer = csv.DictWriter(file, fieldnames=list(self._found[0]))
-                writer.writeheader()
-                writer.writerows(kept)
-            self.metrics_keys = list(self._found[0])
-            self._found = []
-        super().log_metrics(metrics_dict, step)
-
-    def log_hparams(self, params: dict[str, Any]) -> None:
-        """Not here: Hydra has written the whole config beside the log."""
+    def go_on(self, step: int) -> None:
+        path = Path(self.metrics_file_path)
+        if not path.exists():
+            return
+        with open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            kept = [row for row in reader if int(row["step"]) < step]
+            self.metrics_keys = list(reader.fieldnames or [])
+        with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(kept)
 
 
 class EMA(WeightAveraging):

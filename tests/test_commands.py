@@ -2,7 +2,12 @@
 
 import json
 import math
+import re
 import shutil
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +15,7 @@ import pytest
 import torch
 from conftest import read_csv, run
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from srcnn.files import read_image, write_image
 from srcnn.nets import SRCNN
@@ -28,7 +34,10 @@ def test_a_run_holds_everything(trained: Path) -> None:
     rows = read_csv(trained / "metrics.csv")
     assert {"train/loss", "val/psnr", "lr-Adam"} <= set(rows[0])
     assert sum(bool(row["val/psnr"]) for row in rows) == 2
-    assert only(trained, "events.out.tfevents.*").stat().st_size > 1000
+    events = EventAccumulator(str(trained)).Reload()
+    assert {"train/loss", "val/psnr", "lr-Adam"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("val/psnr")] == [6, 13]
+    assert len(events.Scalars("best/val_psnr")) == 1
     scores = json.loads((trained / "scores.json").read_text())
     assert scores["protocol"] == "authors"
     table = read_csv(trained / "scores.csv")
@@ -73,7 +82,28 @@ def test_sweep(tiny: list[str], tmp_path: Path) -> None:
     assert float(rows[0]["val_psnr"]) > float(rows[1]["val_psnr"])
     assert "optim.lr=" in rows[0]["overrides"]
     assert "ranked by PSNR" in output
-    assert len(list(folder.glob("*/events.out.tfevents.*"))) == 2  # what tensorboard --logdir outputs finds
+    runs = {path.parent for path in folder.glob("*/events.out.tfevents.*")}  # what tensorboard --logdir outputs finds
+    assert len(runs) == 2
+
+
+def test_tensorboard(trained: Path) -> None:
+    """tensorboard --logdir outputs: it finds the run and its curves."""
+    arguments = ["--logdir", str(trained.parent), "--host", "127.0.0.1", "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tensorboard.main", *arguments], stderr=subprocess.PIPE, text=True, bufsize=1
+    )
+    try:
+        assert process.stderr
+        address = next(found[0] for line in process.stderr if (found := re.search(r"http://127[^ ]*:\d+/", line)))
+        for _ in range(100):
+            with urllib.request.urlopen(f"{address}data/plugin/scalars/tags") as reply:
+                if "val/psnr" in (tags := json.load(reply)).get("run", {}):
+                    break
+            time.sleep(0.2)
+        assert {"train/loss", "val/psnr", "lr-Adam"} <= tags["run"].keys()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_init_from(tiny: list[str], trained: Path, tmp_path: Path) -> None:
