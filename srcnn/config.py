@@ -128,11 +128,11 @@ def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise UserError(_in_a_sentence(error, name)) from None
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    values = flatten(OmegaConf.to_container(cfg))
-    for key, value in values.items():
+    types = flatten(OmegaConf.to_container(example))
+    for key, value in flatten(OmegaConf.to_container(cfg)).items():
         if value == "???":
             raise UserError(f"{key} has to be given: {key}=…")
-        _check_type(key, value, flatten(OmegaConf.to_container(example)))
+        _check_type(key, value, types)
     return cfg
 
 
@@ -169,7 +169,7 @@ def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
     path = next((o.value() for o in given if o.key_or_group == "resume"), None)
     if path is None:
         return list(overrides)
-    path = Path(str(path))
+    path = Path(str(path).replace(r"\${", "${"))
     keys = {o.key_or_group: o for o in given}
     if multirun:
         raise UserError("resume continues one run: leave -m out, or start a sweep from its weights with init_from=")
@@ -183,6 +183,8 @@ def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
     changed = {g for g, choice in choices.items() if g in keys and str(keys[g].value()) != choice}
     if "model" in changed or any(key.startswith("model.") for key in keys) or "scale" in keys:
         raise UserError("resume goes on with the same network: leave model and scale out, or start a run (init_from=)")
+    if state := changed & {"optim", "scheduler"}:
+        raise UserError(f"resume goes on with the state of the same {min(state)}: leave {min(state)}= out (init_from=)")
     saved = [f"{group}={choice}" for group, choice in choices.items() if group not in keys and choice]
     saved += [
         f"++{key}={json.dumps(value, ensure_ascii=False)}"
@@ -248,8 +250,10 @@ def check_protocol(cfg: DictConfig) -> None:
 
 def check_device(accelerator: str) -> None:
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    found["gpu"] = found["cuda"] or found["mps"]
-    if not found.get(accelerator, True):
+    found |= {"auto": True, "cpu": True, "gpu": any(found.values())}
+    if accelerator not in found:
+        raise UserError(f"trainer.accelerator={accelerator}: choose one of auto, cpu, gpu, cuda, mps")
+    if not found[accelerator]:
         raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
 
 
@@ -273,14 +277,14 @@ def new_network(cfg: DictConfig) -> Network:
         net = instantiate(cfg.model, scale=cfg.scale, _convert_="all")
     except Exception as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"model: {reason} (in {OmegaConf.to_container(cfg.model)})") from None
+        raise UserError(f"model settings: {reason}") from None
     assert isinstance(net, Network), f"{cfg.model._target_} is no srcnn.nets.Network"
     return net
 
 
 def _range(cfg: DictConfig, key: str, least: float, most: float = float("inf")) -> None:
     value = OmegaConf.select(cfg, key)
-    if not least <= value <= most:
+    if value is not None and not least <= value <= most:
         allowed = f"at least {least}" if most == float("inf") else f"between {least} and {most}"
         raise UserError(f"{key}={value}: must be {allowed}")
 

@@ -95,6 +95,7 @@ def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_pat
         (["model=espcn"], "resume goes on with the same network"),
         (["model.widths=[8,8]"], "resume goes on with the same network"),
         (["scale=2"], "resume goes on with the same network"),
+        (["optim=sgd"], "resume goes on with the state of the same optim"),
         (["init_from=x.ckpt"], "resume and init_from exclude each other"),
         (["experiment=fast"], "resume takes its settings from the checkpoint"),
         ([], "this run has done its 2 epochs"),

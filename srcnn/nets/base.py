@@ -46,6 +46,8 @@ class Conv(nn.Conv2d):
     bias: Tensor  # never None
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding_mode: str):
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel {kernel}: must be odd, so that it has a middle")
         mode = cast(Any, padding_mode)  # torch refuses any but its own
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=mode)
 

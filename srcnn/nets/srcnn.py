@@ -33,6 +33,10 @@ class SRCNN(Network):
         padding_mode: str = "replicate",
         init: str = "default",
     ):
+        if len(kernels) != 3 or len(widths) != 2:
+            raise ValueError(f"SRCNN has three kernels and two widths, not {list(kernels)} and {list(widths)}")
+        if init not in ("default", "identity", "paper"):
+            raise ValueError(f"init={init}: choose default, identity or paper")
         super().__init__()
         self.scale, self.channels, self.residual = scale, channels, residual
         self.receptive_radius = sum(kernel // 2 for kernel in kernels)
@@ -40,8 +44,10 @@ class SRCNN(Network):
         self.conv1, self.conv2, self.conv3 = (
             Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)
         )
-        if init != "default":
-            {"identity": self._init_identity, "paper": self._init_paper}[init]()
+        if init == "identity":
+            self._init_identity()
+        elif init == "paper":
+            self._init_paper()
 
     def preprocess(self, lr: Tensor) -> Tensor:
         return bicubic_up(lr, self.scale)
