@@ -20,6 +20,7 @@ from pathlib import Path
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
 from srcnn import report
@@ -73,30 +74,22 @@ def train(cfg: DictConfig) -> float | None:
         enable_progress_bar=sys.stderr.isatty(),
         enable_model_summary=False,
     )
-    print(f"{type(net).__name__} x{net.scale}, {report.parameter_count(net):,} parameters -> {folder}", flush=True)
+    banner = [f"{type(net).__name__} x{net.scale}, {report.parameter_count(net):,} parameters -> {folder}"]
     if start:
-        print(f"resuming {cfg.resume} after step {start['global_step']}")
-        print("\n".join(f"  {change}" for change in changes(cfg, start["srcnn"])) or "  with its own settings")
+        banner += [f"resuming {cfg.resume} after step {start['global_step']}"]
+        banner += [f"  {change}" for change in changes(cfg, start["srcnn"])] or ["  with its own settings"]
+    rank_zero_only(print)("\n".join(banner), flush=True)
     trainer.fit(module, data, ckpt_path=cfg.resume)
-    if not trainer.is_global_zero:
-        return None
 
-    # The test is of the weights one would ship: the best by validation, or the last. A Trainer of its own, as the
-    # averaging callback would put the raw weights back.
+    # The test is of the weights one would ship: the best by validation, or the last. They are put into the network
+    # by hand, as trainer.test(ckpt_path=...) would have the averaging callback bring the raw ones back.
     by_validation = next((c for c in callbacks if getattr(c, "monitor", None) == "val/psnr"), None)
     best = by_validation.best_model_path if by_validation else ""
     if best:
         load_weights(net, best, load_checkpoint(best))
-    tester = L.Trainer(
-        accelerator=cfg.trainer.accelerator,
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_test_batches=1 if cfg.trainer.fast_dev_run else None,
-    )
-    tester.test(module, data, verbose=False)
+    trainer.test(module, data, verbose=False)
+    if not trainer.is_global_zero:
+        return None
     val_psnr = float(by_validation.best_model_score) if by_validation and best else None
     if trainer.logger and val_psnr is not None:  # what the hparams tab of TensorBoard sorts by
         trainer.logger.log_hyperparams(settings["values"], {"best/val_psnr": val_psnr}, trainer.global_step)
