@@ -1,6 +1,7 @@
 """From the command line to a checked config: what surrounds Hydra so that a mistake is one sentence."""
 
 import difflib
+import inspect
 import json
 import os
 import re
@@ -54,7 +55,10 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
     arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     sys.argv[1:] = [_quote_path(argument) for argument in arguments]
     args = get_args_parser().parse_args()
-    if not (args.help or args.hydra_help or args.cfg or args.info or args.shell_completion):
+    if args.help:  # a script's docstring is its manual
+        print(inspect.getdoc(inspect.getmodule(task)))
+        return
+    if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
         try:
             overrides = expand_resume(args.overrides, args.multirun)
             sys.argv[1:] = [arg for arg in sys.argv[1:] if arg not in args.overrides] + overrides

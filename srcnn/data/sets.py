@@ -11,7 +11,7 @@ import pooch
 from tqdm import tqdm
 
 from srcnn.errors import UserError
-from srcnn.files import list_images
+from srcnn.files import list_images, read_image
 
 
 def _sums(name: str) -> dict[str, str]:
@@ -127,6 +127,8 @@ def _download(image_set: ImageSet, folder: Path) -> list[Path]:
     try:
         for name in tqdm(sorted(image_set.files), desc=f"downloading {image_set.name}", unit="file"):
             paths.append(_fetch(image_set, name, folder))
+            if image_set.files[name] is None:
+                read_image(paths[-1])  # at least an image, and whole
     except Exception as error:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
