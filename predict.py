@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from srcnn import evaluate
 from srcnn.checkpoint import load_network
-from srcnn.config import check_device, check_protocol, command, device_of
-from srcnn.data.datamodule import read_set
+from srcnn.config import check_device, check_output, check_protocol, command, device_of
+from srcnn.data.datamodule import read_sets
 from srcnn.errors import UserError
-from srcnn.files import EXTENSIONS, list_images, read_image, write_image
+from srcnn.files import EXTENSIONS, distinct_names, list_images, read_image, write_image
 from srcnn.image import bicubic_down, modcrop, quantize, to_uint8
 from srcnn.nets import Network
 from srcnn.upscale import super_resolve
@@ -31,6 +31,8 @@ def check(cfg: DictConfig) -> None:
     check_protocol(cfg)
     check_device(cfg.trainer.accelerator)
     net, _ = load_network(cfg.ckpt_path, cfg.scale)
+    is_image = cfg.output and Path(cfg.output).suffix.lower() in EXTENSIONS
+    check_output(str(Path(cfg.output).parent) if is_image else cfg.output)
     jobs = files_to_do(Path(cfg.input), cfg.output and Path(cfg.output), net.scale)
     if Path(cfg.input).is_file():
         read_image(jobs[0][0])
@@ -40,9 +42,9 @@ def files_to_do(source: Path, output: Path | None, scale: int) -> list[tuple[Pat
     """Each image to read and the file to write; what an earlier run wrote beside its input is no input."""
     ending = f"_x{scale}"
     if source.is_dir():
-        paths = [path for path in list_images(source) if not path.stem.endswith(ending)]
+        paths = [path for path in list_images(source) if output or not path.stem.endswith(ending)]
         if not paths:
-            raise UserError(f"no image files in {source}")
+            raise UserError(f"no image files to enlarge in {source}")
     elif source.is_file():
         paths = [source]
         if output and output.suffix.lower() in EXTENSIONS:
@@ -51,9 +53,8 @@ def files_to_do(source: Path, output: Path | None, scale: int) -> list[tuple[Pat
             return [(source, output)]
     else:
         raise UserError(f"input={source}: no such file or folder")
-    if output and output.is_file():
-        raise UserError(f"output={output} is a file: name a folder")
-    return [(path, (output or path.parent) / f"{path.stem}{ending}.png") for path in paths]
+    names = zip(paths, distinct_names(paths), strict=True)
+    return [(path, (output or path.parent) / f"{name}{ending}.png") for path, name in names]
 
 
 def predict(cfg: DictConfig) -> None:
@@ -83,7 +84,7 @@ def enlarge(net: Network, source: Path, target: Path) -> None:
 def predict_sets(cfg: DictConfig, net: Network, checkpoint: dict) -> None:
     """Shrink the test images, super-resolve them, and score and show the result."""
     folder = Path(cfg.output or cfg.run_dir)
-    samples = [sample for name in evaluate.test_sets(cfg, checkpoint) for sample in read_set(name, cfg.data.root)]
+    samples = read_sets(evaluate.test_sets(cfg, checkpoint), cfg.data.root, net.scale)
     for sample in samples:
         hr = modcrop(sample.hr[None].to(next(net.parameters()).device).float() / 255, net.scale)
         sr = super_resolve(net, quantize(bicubic_down(hr, net.scale)))

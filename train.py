@@ -16,6 +16,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
@@ -60,20 +61,25 @@ def train(cfg: DictConfig) -> float | None:
         settings,
     )
     data = new_data(cfg, net)
+    data.load()
     callbacks = [instantiate(c, _convert_="all") for c in cfg.callbacks.values() if c and c.get("_target_")]
+    if not data.validation:
+        callbacks = [callback for callback in callbacks if getattr(callback, "monitor", None) != "val/psnr"]
     start = load_checkpoint(cfg.resume) if cfg.resume else None
     # A log goes on where its checkpoint was written, not where the run was stopped.
     again = {"purge_step": start["global_step"]} if start else {}
     loggers = [instantiate(logger, **again, _convert_="all") for logger in cfg.logger.values() if logger]
-    trainer = L.Trainer(
-        **plain(cfg.trainer),
-        default_root_dir=folder,
-        logger=loggers,
-        callbacks=callbacks + ([] if sys.stderr.isatty() else [PlainProgress()]),
-        plugins=[AtomicCheckpointIO()],
-        enable_progress_bar=sys.stderr.isatty(),
-        enable_model_summary=False,
-    )
+    options: dict[str, Any] = {
+        "default_root_dir": folder,
+        "logger": loggers,
+        "callbacks": callbacks + ([] if sys.stderr.isatty() else [PlainProgress()]),
+        "plugins": [AtomicCheckpointIO()],
+        "enable_progress_bar": sys.stderr.isatty(),
+        "enable_model_summary": False,
+    }
+    options |= plain(cfg.trainer)
+    options["log_every_n_steps"] = min(options["log_every_n_steps"], len(data.patches))  # once an epoch at least
+    trainer = L.Trainer(**options)
     banner = [f"{type(net).__name__} x{net.scale}, {report.parameter_count(net):,} parameters -> {folder}"]
     if start:
         banner += [f"resuming {cfg.resume} after step {start['global_step']}"]

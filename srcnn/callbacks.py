@@ -1,18 +1,20 @@
 """Between Lightning and the run's folder: a log that can be continued, and progress where there is no terminal."""
 
 import csv
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
+from srcnn.checkpoint import load_checkpoint
 from srcnn.files import replacing
 
 
@@ -54,6 +56,38 @@ class _ContinuedWriter(ExperimentWriter):
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()
             writer.writerows(kept)
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, counting epochs from 1, and at home in its folder wherever that has been moved to.
+
+    What a resumed run calls its best must be the file that is there. After a resume from an earlier checkpoint it is
+    a later branch's: that is kept under another name, and the new branch looks for a best of its own.
+    """
+
+    def format_checkpoint_name(self, metrics: dict[str, Tensor], *arguments: Any, **options: Any) -> str:
+        return super().format_checkpoint_name({**metrics, "epoch": metrics["epoch"] + 1}, *arguments, **options)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        folder = str(self.dirpath)
+
+        def here(path: str) -> str:
+            return os.path.join(folder, os.path.basename(path)) if path else path
+
+        state: dict[str, Any] = {
+            key: here(value) if key.endswith("_path") else value for key, value in state_dict.items()
+        }
+        state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items()}
+        state["dirpath"] = folder
+        best = Path(state["best_model_path"])
+        if self.monitor == "val/psnr" and best.name:
+            if not best.exists():
+                return
+            found = load_checkpoint(best)
+            if found["srcnn"]["val_psnr"] != float(state["best_model_score"]):
+                best.rename(best.with_name(f"{best.stem}_of_step_{found['global_step']}.ckpt"))
+                return
+        super().load_state_dict(state)
 
 
 class EMA(WeightAveraging):

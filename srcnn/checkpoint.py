@@ -41,7 +41,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints written beside their place, synced and renamed, so that a kill leaves the previous one whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary, open(temporary, "wb") as file:
             torch.save(checkpoint, file)
             file.flush()
@@ -67,7 +66,7 @@ def _is_machine(key: str) -> bool:
 
 
 def _is_derived(value: Any) -> bool:
-    return isinstance(value, str) and "${" in value
+    return "${" in str(value)
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -132,8 +131,17 @@ def _weights_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     weights = checkpoint.get("state_dict", checkpoint)
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         return {}
-    # Lightning puts "net." in front, DataParallel "module.", torch.compile "_orig_mod.".
-    return {re.sub(r"^(net\.|module\.|_orig_mod\.)+", "", str(key)): value for key, value in weights.items()}
+    # Our LightningModule puts "net." in front, DataParallel "module.", torch.compile "_orig_mod.".
+    prefix = r"net\." if "srcnn" in checkpoint else r"(net\.|module\.|_orig_mod\.)+"
+    return {re.sub(f"^{prefix}", "", str(key)): value for key, value in weights.items()}
+
+
+def progress(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> tuple[int, int]:
+    """Epochs and steps that the run of a checkpoint had done."""
+    try:
+        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]), checkpoint["global_step"]
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: does not say how far its run had come") from None
 
 
 def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> Network:
@@ -200,6 +208,9 @@ def _infer_network(path: str | os.PathLike, weights: Mapping[str, Tensor], scale
         shape: dict[str, Any] = {"channels": channels}
         shape |= {"kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
         with torch.device("meta"):
-            return SRCNN(scale or 3, **shape) if out == channels else ESPCN(math.isqrt(out // channels), **shape)
+            net = SRCNN(scale or 3, **shape) if out == channels else ESPCN(math.isqrt(out // channels), **shape)
     except Exception:
         raise UserError(f"{path}: bare weights of a network unknown here; give a .ckpt, which describes it") from None
+    if scale not in (None, net.scale):
+        raise UserError(f"scale={scale}, but the shapes in {path} are those of a network for scale {net.scale}")
+    return net

@@ -3,15 +3,18 @@
 import difflib
 import inspect
 import json
+import math
 import os
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -26,7 +29,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from srcnn.checkpoint import CONFIGS, build_network, flatten, load_checkpoint, load_weights, settings_in
+from srcnn.checkpoint import CONFIGS, build_network, flatten, load_checkpoint, load_weights, progress, settings_in
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError
 from srcnn.metrics import PROTOCOLS
@@ -36,7 +39,7 @@ OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache
 
 # Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
 _PATHS = (
-    "resume", "init_from", "ckpt_path", "input", "output", "data.root", "data.train_dir", "data.val",
+    "resume", "init_from", "ckpt_path", "input", "output", "data.root", "data.train", "data.train_dir", "data.val",
     "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 
@@ -66,7 +69,11 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
                 check(compose_checked(name, job))
         except UserError as error:
             _exit(error)
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(_guarded(task))()
+    failed: list[str] = []
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(_guarded(task, failed))()
+    if failed:
+        print(f"error: {len(failed)} of the sweep's runs failed: {'; '.join(failed)}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _exit(error: UserError) -> NoReturn:
@@ -74,17 +81,25 @@ def _exit(error: UserError) -> NoReturn:
     sys.exit(2)
 
 
-def _guarded(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
-    """The task, with a mistake that only shows while it runs ending as one that shows before: nothing left behind."""
+def _guarded(task: Callable[[DictConfig], Any], failed: list[str]) -> Callable[[DictConfig], Any]:
+    """The task, with a mistake that only shows while it runs ending as one that shows before: nothing left behind.
+
+    In a sweep whatever goes wrong is noted in `failed`, and the other runs go on.
+    """
 
     def guarded(cfg: DictConfig) -> Any:
+        hydra_cfg = HydraConfig.get()
         try:
             return task(cfg)
-        except UserError as error:
-            hydra_cfg = HydraConfig.get()
-            folder = Path(hydra_cfg.runtime.output_dir)
+        except Exception as error:
             if hydra_cfg.mode == RunMode.MULTIRUN:
-                raise  # the other jobs go on
+                if not isinstance(error, UserError):
+                    traceback.print_exc()
+                failed.append(f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {error}")
+                return None
+            if not isinstance(error, UserError):
+                raise
+            folder = Path(hydra_cfg.runtime.output_dir)
             if hydra_cfg.output_subdir and {path.name for path in folder.iterdir()} <= {hydra_cfg.output_subdir}:
                 shutil.rmtree(folder)
             _exit(error)
@@ -96,6 +111,9 @@ def _guarded(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
 def _quote_path(argument: str) -> str:
     key, equals, value = argument.partition("=")
     quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    if key == "data.test" and re.fullmatch(r"\[.*\]", value):
+        items = [value[1:-1]] if Path(value[1:-1]).is_dir() else value[1:-1].split(",")
+        return f"data.test=[{','.join(_quote_path(f'data.train={item}').partition('=')[2] for item in items)}]"
     if not equals or key.lstrip("+") not in _PATHS or quoted or value in ("", "null"):
         return argument
     value = os.path.expanduser(value).replace("${", r"\${")
@@ -134,7 +152,7 @@ def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     types = flatten(OmegaConf.to_container(example))
     for key, value in flatten(OmegaConf.to_container(cfg)).items():
-        if value == "???":
+        if value == "???" or (value == "" and key in _PATHS):
             raise UserError(f"{key} has to be given: {key}=…")
         _check_type(key, value, types)
     return cfg
@@ -153,17 +171,23 @@ def _in_a_sentence(error: Exception, name: str) -> str:
 def _check_type(key: str, value: Any, example: Mapping[str, Any]) -> None:
     like = _NULLABLE.get(key) if example.get(key) is None else example[key]
     if any(other.startswith(f"{key}.") for other in example):
+        if value is None and key.startswith(("callbacks.", "logger.")):
+            return  # left out
         raise UserError(f"{key}={value}: must be a group of settings, as {key}.…=")
-    if any(isinstance(v, str) and "${" in v for v in (value, like)) or like is None or value is None:
+    if any(isinstance(v, str) and "${" in v for v in (value, like)) or like is None:
+        return
+    if value is None and example.get(key) is None:
+        return
+    if key == "data.hold_out" and isinstance(value, int | list):
         return
     if not _is_like(value, like):
         names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
-        raise UserError(f"{key}={value}: must be {names[type(like)]}")
+        raise UserError(f"{key}={'null' if value is None else value}: must be {names[type(like)]}")
 
 
 def _is_like(value: Any, like: Any) -> bool:
     if isinstance(like, float):
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     return type(value) is type(like)
 
 
@@ -221,11 +245,21 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 def check_train(cfg: DictConfig) -> None:
     """Everything about a training run that can be known to be wrong before it starts."""
     _range(cfg, "scale", 2, 8)
-    _range(cfg, "seed", 0)
+    _range(cfg, "seed", 0, 2**32 - 1)
     _range(cfg, "data.batch_size", 1)
     _range(cfg, "data.patch_size", 1)
     _range(cfg, "data.stride", 1)
     _range(cfg, "optim.lr", 0)
+    _range(cfg, "callbacks.checkpoint.every_n_epochs", 1)
+    _range(cfg, "trainer.check_val_every_n_epoch", 1)
+    if isinstance(cfg.data.hold_out, int):
+        _range(cfg, "data.hold_out", 0)
+    if not cfg.data.test:
+        raise UserError("data.test=[]: name at least one set or folder to test on")
+    if "leaves" in (cfg.data.train, *cfg.data.test) and not cfg.data.leaves:
+        raise UserError("images called leaves need their settings: data=leaves")
+    if cfg.scheduler.interval not in ("step", "epoch"):
+        raise UserError(f"scheduler.interval={cfg.scheduler.interval}: choose step or epoch")
     if cfg.trainer.max_epochs == 0 or cfg.trainer.max_epochs < -1:
         raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be 1 or more (-1: no limit)")
     if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
@@ -240,11 +274,41 @@ def check_train(cfg: DictConfig) -> None:
         least = (2 * net.receptive_radius + 1) * net.body_scale
         multiple = f" and a multiple of {net.body_scale}" if net.body_scale > 1 else ""
         raise UserError(f"data.patch_size={cfg.data.patch_size}: this network needs at least {least}{multiple}")
+    _try_out(cfg, net)
     if cfg.init_from:
         load_weights(net, cfg.init_from, load_checkpoint(cfg.init_from))
     if cfg.resume:
         _check_unfinished(cfg)
     check_sets(cfg)
+
+
+def _try_out(cfg: DictConfig, net: Network) -> None:
+    """Make the loss, optimiser, schedule and Trainer once, to see whether they take their settings."""
+    optimizer = net.parameters()
+    for group, make in {
+        "loss": lambda: instantiate(cfg.loss),
+        "optim": lambda: instantiate(cfg.optim, _convert_="all")(net.parameters()),
+        "trainer": lambda: L.Trainer(**(plain(cfg.trainer) | {"logger": False, "enable_checkpointing": False})),
+    }.items():
+        try:
+            made = make()
+        except Exception as error:
+            raise UserError(f"{group} settings: {str(error.__cause__ or error).splitlines()[0]}") from None
+        optimizer = made if group == "optim" else optimizer
+    try:
+        if cfg.scheduler.schedule:
+            schedule = instantiate(cfg.scheduler.schedule, _convert_="all")
+            wants_total = "total" in inspect.signature(schedule).parameters
+            schedule(optimizer, **({"total": 10} if wants_total else {}))
+    except Exception as error:
+        raise UserError(f"scheduler settings: {str(error.__cause__ or error).splitlines()[0]}") from None
+
+
+def check_output(output: str | None) -> None:
+    """A folder to write to, or to be made."""
+    for path in (Path(output), *Path(output).parents) if output else ():
+        if path.is_file():
+            raise UserError(f"output={output}: {path} is a file; name a folder")
 
 
 def check_protocol(cfg: DictConfig) -> None:
@@ -294,12 +358,10 @@ def _range(cfg: DictConfig, key: str, least: float, most: float = float("inf")) 
 
 
 def _check_unfinished(cfg: DictConfig) -> None:
-    checkpoint = load_checkpoint(cfg.resume)
-    done = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+    done, steps = progress(cfg.resume, load_checkpoint(cfg.resume))
     if 0 < cfg.trainer.max_epochs <= done:
         raise UserError(
             f"{cfg.resume}: this run has done its {done} epochs; give it more with trainer.max_epochs={2 * done}"
         )
-    if 0 < cfg.trainer.max_steps <= checkpoint["global_step"]:
-        steps = checkpoint["global_step"]
+    if 0 < cfg.trainer.max_steps <= steps:
         raise UserError(f"{cfg.resume}: this run has done its {steps} steps; raise trainer.max_steps")

@@ -14,8 +14,8 @@ from omegaconf import DictConfig
 
 from srcnn import report
 from srcnn.checkpoint import load_network
-from srcnn.config import check_device, check_protocol, command, device_of
-from srcnn.data.datamodule import Sample, read_set
+from srcnn.config import check_device, check_output, check_protocol, command, device_of
+from srcnn.data.datamodule import Sample, read_sets
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError
 from srcnn.metrics import PROTOCOLS
@@ -27,6 +27,7 @@ def check(cfg: DictConfig) -> None:
     check_protocol(cfg)
     check_device(cfg.trainer.accelerator)
     _, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
+    check_output(cfg.output)
     for name in test_sets(cfg, checkpoint):
         find_images(name, cfg.data.root)
 
@@ -53,7 +54,7 @@ def evaluate(net: Network, samples: Sequence[Sample], protocol: str, folder: Pat
 def main(cfg: DictConfig) -> None:
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     net.to(device_of(cfg.trainer.accelerator))
-    samples = [sample for name in test_sets(cfg, checkpoint) for sample in read_set(name, cfg.data.root)]
+    samples = read_sets(test_sets(cfg, checkpoint), cfg.data.root, net.scale)
     evaluate(net, samples, cfg.protocol, Path(cfg.output or cfg.run_dir), {"checkpoint": str(cfg.ckpt_path)})
 
 

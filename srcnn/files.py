@@ -4,7 +4,8 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,8 @@ def read_image(path: str | os.PathLike) -> Tensor:
         raise UserError(f"{path}: too many pixels for an image that can be trusted") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         raise UserError(f"{path}: not an image that Pillow can read ({error})") from None
-    if image.mode.startswith(("I", "F")) or re.search(";16[BLN]", stored):
+    deep_ppm = re.fullmatch(r"\('\w+', (\d+)\)", stored)  # its largest value
+    if image.mode.startswith(("I", "F")) or re.search(";16[BLN]", stored) or (deep_ppm and int(deep_ppm[1]) > 255):
         raise UserError(f"{path}: more than 8 bits a channel; convert it to 8 bits first")
     if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
         raise UserError(f"{path}: has transparency; flatten it first")
@@ -62,7 +64,6 @@ def write_image(path: str | os.PathLike, image: Tensor) -> None:
 def save_image(image: Image.Image, path: str | os.PathLike) -> None:
     """A Pillow image into a file, whole or not at all; JPEG at quality 95."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         image.save(temporary, quality=95) if path.suffix.lower() in (".jpg", ".jpeg") else image.save(temporary)
 
@@ -75,7 +76,11 @@ class replacing:  # noqa: N801 (reads as open() does)
 
     def __enter__(self) -> Path:
         # The ending stays the last, as Pillow takes the format from it.
-        handle, name = tempfile.mkstemp(self.path.suffix, f".{self.path.stem[:40]}-", self.path.parent)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(self.path.suffix, f".{self.path.stem[:40]}-", self.path.parent)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
         os.close(handle)
         umask = os.umask(0)
         os.umask(umask)
@@ -95,6 +100,8 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
     return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
-def read_images(paths: Iterable[Path]) -> list[Tensor]:
-    """All of them, as `read_image` does."""
-    return [read_image(path) for path in paths]
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The files' names, without the ending where that still tells them apart."""
+    stems = Counter(path.stem for path in paths)
+    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    return names if len(set(names)) == len(names) else [path.name for path in paths]

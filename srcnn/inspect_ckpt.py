@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from srcnn.checkpoint import load_network
+from srcnn.checkpoint import load_network, progress
 from srcnn.errors import UserError
 
 
@@ -28,15 +28,16 @@ def describe(path: Path) -> dict[str, Any]:
     }
     if not settings:
         return facts | {"kind": "bare weights"}
+    epoch, step = progress(path, checkpoint)
     return facts | {
         "kind": "run",
-        "epoch": checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"],
-        "step": checkpoint["global_step"],
+        "epoch": epoch,
+        "step": step,
         "scores": {"val/psnr": settings.get("val_psnr")},
         "averaged_weights": "current_model_state" in checkpoint,
         "choices": settings["choices"],
         "hyper_parameters": settings["values"],
-        "versions": settings["versions"],
+        "versions": settings.get("versions"),
     }
 
 

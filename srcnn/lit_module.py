@@ -83,14 +83,16 @@ class SuperResolution(L.LightningModule):
     def configure_optimizers(self) -> Any:
         assert self.optimizer is not None
         optimizer = self.optimizer(self.net.parameters())
-        self._rates = [group["lr"] for group in optimizer.param_groups]
-        if self.scheduler is None:
+        scheduler = None
+        if self.scheduler is not None:
+            total: int | float = self.trainer.estimated_stepping_batches
+            if self.interval == "epoch":
+                total = self.trainer.max_epochs or 1
+            wants_total = "total" in inspect.signature(self.scheduler).parameters
+            scheduler = self.scheduler(optimizer, **({"total": total} if wants_total else {}))
+        self._options = [{key: group[key] for key in group if key != "params"} for group in optimizer.param_groups]
+        if scheduler is None:
             return optimizer
-        total: int | float = self.trainer.estimated_stepping_batches
-        if self.interval == "epoch":
-            total = self.trainer.max_epochs or 1
-        wants_total = "total" in inspect.signature(self.scheduler).parameters
-        scheduler = self.scheduler(optimizer, **({"total": total} if wants_total else {}))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.interval}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -99,15 +101,17 @@ class SuperResolution(L.LightningModule):
             checkpoint["srcnn"] = {**self.settings, "val_psnr": None if val_psnr is None else float(val_psnr)}
 
     def on_train_start(self) -> None:
-        """Give a resumed run the rates it was asked for: Lightning has just restored the saved ones."""
+        """Give a resumed run the options it was asked for: Lightning has just restored the saved ones."""
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         ratios = []
-        for group, asked in zip(optimizer.param_groups, self._rates, strict=True):
-            ratio = asked / (group.get("initial_lr", group["lr"]) or 1)
+        for group, asked in zip(optimizer.param_groups, self._options, strict=True):
+            # A rate may have moved along its schedule since: what was asked for is where it began.
+            ratio = asked.get("initial_lr", asked["lr"]) / (group.get("initial_lr", group["lr"]) or 1)
             ratios.append(ratio)
             if ratio != 1:
                 group.update({key: group[key] * ratio for key in _RATES if key in group})
+            group.update({key: value for key, value in asked.items() if key not in _RATES})
         scheduler = self.lr_schedulers()
         if scheduler is not None and hasattr(scheduler, "base_lrs"):
             scheduler.base_lrs = [rate * ratio for rate, ratio in zip(scheduler.base_lrs, ratios, strict=True)]

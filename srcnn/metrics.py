@@ -104,5 +104,6 @@ def ssim(image: Tensor, truth: Tensor) -> float:
 
 
 def mean_score(scores: list[Score]) -> Score:
-    """The mean of each figure over images; of decibels, not of squared errors."""
-    return Score(*(fmean(figures) for figures in zip(*map(astuple, scores), strict=True)))
+    """The mean of each figure over images; of decibels, not of squared errors. Images too small for SSIM count not."""
+    columns = zip(*map(astuple, scores), strict=True)
+    return Score(*(fmean([x for x in column if not math.isnan(x)] or [math.nan]) for column in columns))

@@ -49,6 +49,8 @@ def schedule(
     It rises linearly for `warmup`, holds for the share `hold` of the whole, then falls to the share `final`, as a
     "cosine" or "linear"; "multistep" multiplies by `gamma` at each milestone instead.
     """
+    if shape not in ("cosine", "linear", "multistep"):
+        raise ValueError(f"shape={shape}: choose cosine, linear or multistep")
     return LambdaLR(optimizer, partial(_factor, total, shape, warmup, hold, final, milestones, gamma))
 
 

@@ -161,12 +161,16 @@ class SweepTable(Callback):
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/scores.json")]
         if not runs:
             return
+        constant = set.intersection(*(set(run["overrides"]) for run in runs)) if len(runs) > 1 else set()
         runs.sort(key=lambda run: -(run["val_psnr"] or -math.inf))
         rows = []
         for rank, run in enumerate(runs, 1):
             row = {"rank": rank, "run": run["run"], "val_psnr": run["val_psnr"]}
             row |= {f"{s}_{key}": value for s, mean in run["mean"].items() for key, value in mean.items()}
-            rows.append(row | {"protocol": run["protocol"], "overrides": " ".join(run["overrides"])})
+            rows.append(
+                row
+                | {"protocol": run["protocol"], "overrides": " ".join(o for o in run["overrides"] if o not in constant)}
+            )
         _write_csv(folder / "sweep.csv", rows)
         print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images; {folder / 'sweep.csv'}")
         tests = list(runs[0]["mean"])

@@ -63,6 +63,9 @@ def test_bare_weights_tell_their_network(net, tmp_path: Path) -> None:
         assert torch.equal(loaded(x), net(x))
     if isinstance(net, SRCNN):
         assert load_network(tmp_path / "checkpoint.pth", scale=2)[0].scale == 2
+    else:
+        with pytest.raises(UserError, match="scale=3, but the shapes"):
+            load_network(tmp_path / "checkpoint.pth", scale=3)
 
 
 def test_the_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def only(folder: Path, pattern: str) -> Path:
 def test_a_run_holds_everything(trained: Path) -> None:
     """Checkpoints, logs, scores and picture, in one folder."""
     names = {path.name for path in (trained / "checkpoints").iterdir()}
-    assert names == {"last.ckpt", "best.ckpt", "epoch_0000.ckpt", "epoch_0001.ckpt"}
+    assert names == {"last.ckpt", "best.ckpt", "epoch_0001.ckpt", "epoch_0002.ckpt"}
     rows = read_csv(trained / "metrics.csv")
     assert {"train/loss", "val/psnr", "lr-Adam"} <= set(rows[0])
     assert sum(bool(row["val/psnr"]) for row in rows) == 2
@@ -84,6 +84,15 @@ def test_sweep(tiny: list[str], tmp_path: Path) -> None:
     assert "ranked by PSNR" in output
     runs = {path.parent for path in folder.glob("*/events.out.tfevents.*")}  # what tensorboard --logdir outputs finds
     assert len(runs) == 2
+
+
+def test_a_sweep_survives_a_failing_run(tiny: list[str], tmp_path: Path) -> None:
+    """It is named, the others are ranked, the exit code is 1."""
+    output = run("train.py", *tiny, "-m", "data.hold_out=8,2", cwd=tmp_path, code=1)
+    assert "1 of the sweep's runs failed: 0 (" in output
+    assert "leaves none of the 8 images to train on" in output
+    assert "Traceback" not in output
+    assert len(read_csv(only(tmp_path / "outputs", "*/*-sweep/sweep.csv"))) == 1
 
 
 def test_tensorboard(trained: Path) -> None:
@@ -143,6 +152,26 @@ def test_evaluate(trained: Path, images: Path, tmp_path: Path) -> None:
     assert "protocol authors" in again
 
 
+def test_evaluate_tells_folders_apart(trained: Path, images: Path, tmp_path: Path) -> None:
+    """Two folders called HR are two sets; an image too small to be scored is named."""
+    for number, part in enumerate(("Set A", "Set,B")):
+        (tmp_path / part / "HR").mkdir(parents=True)
+        shutil.copy(images / f"image{number}.png", tmp_path / part / "HR" / "same.png")
+        shutil.copy(images / f"image{number + 2}.png", tmp_path / part / "HR" / "same.bmp.png")
+    write_image(tmp_path / "Set A" / "HR" / "same.bmp", read_image(images / "image4.png"))
+    command = ["-m", "srcnn.evaluate", f"ckpt_path={trained}/checkpoints/best.ckpt", "output=s"]
+    (tmp_path / "Set,B").rename(tmp_path / "Set B")
+    run(*command, "data.test=[Set A/HR,Set B/HR]", cwd=tmp_path)
+    rows = [(row["set"], row["image"]) for row in read_csv(tmp_path / "s" / "scores.csv")]
+    assert set(rows) == {
+        ("Set A/HR", "same.png"), ("Set A/HR", "same.bmp"), ("Set A/HR", "same.bmp.png"),
+        ("Set B/HR", "same"), ("Set B/HR", "same.bmp"), ("Set A/HR", "mean"), ("Set B/HR", "mean"),
+    }  # fmt: skip
+    write_image(tmp_path / "Set B" / "HR" / "tiny.png", torch.zeros(3, 8, 40, dtype=torch.uint8))
+    output = run(*command, "data.test=[Set B/HR]", cwd=tmp_path, code=2)
+    assert "tiny.png: 40x8 pixels are too few to be scored at x3" in output
+
+
 def test_predict_a_file(trained: Path, tmp_path: Path) -> None:
     """An LR image 100x70 becomes 300x210, as the network makes it; names are taken as typed."""
     checkpoint = shutil.copy(trained / "checkpoints" / "best.ckpt", tmp_path / "lr=1, [best] é.ckpt")
@@ -164,12 +193,16 @@ def test_predict_a_folder(trained: Path, images: Path, tmp_path: Path) -> None:
     """A bad file is reported and skipped, the rest done."""
     folder = tmp_path / "in"
     shutil.copytree(images, folder)
+    shutil.copy(images / "image0.png", folder / "image0.gif.png")
+    write_image(folder / "image0.bmp", read_image(images / "image1.png"))
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     command = ["predict.py", f"ckpt_path={trained}/checkpoints/best.ckpt", "input=in", "output=out"]
     output = run(*command, cwd=tmp_path, code=1)
     assert "skipped: in/broken.png" in output
-    assert "8 of 9 images" in output
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {f"image{i}_x3.png" for i in range(8)}
+    assert "10 of 11 images" in output
+    expected = {f"image{i}_x3.png" for i in range(1, 8)}
+    expected |= {"image0.png_x3.png", "image0.bmp_x3.png", "image0.gif_x3.png"}  # no file over another
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
 
 
 def test_predict_without_input(trained: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A resumed run is the run that was not interrupted, bit for bit."""
 
+import json
 import os
 import shutil
 import signal
@@ -87,6 +88,27 @@ def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_pat
     assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["lr"] == 3e-3
     assert state(tmp_path / "run")["global_step"] == 14 + 4
     assert state(tmp_path / "run")["srcnn"]["values"]["data.train_dir"] == tiny[1].partition("=")[2]
+
+
+def test_a_moved_run_keeps_its_best(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "a b,[c]=d")
+    run("train.py", "resume=a b,[c]=d/checkpoints/last.ckpt", "trainer.max_epochs=3", "optim.lr=0.0", cwd=tmp_path)
+    assert state(tmp_path / "a b,[c]=d", "best")["global_step"] == 14
+    assert state(tmp_path / "a b,[c]=d")["global_step"] == 21
+    scores = json.loads((tmp_path / "a b,[c]=d" / "scores.json").read_text())
+    assert scores["val_psnr"] == state(trained, "best")["srcnn"]["val_psnr"]
+
+
+def test_another_branch_has_a_best_of_its_own(trained: Path, tmp_path: Path) -> None:
+    """Resumed from an earlier checkpoint: the later best is kept under another name, not taken for this branch's."""
+    shutil.copytree(trained, tmp_path / "run")
+    settings = ["optim.lr=0.5", "optim.betas=[0.5,0.9]"]
+    run("train.py", "resume=run/checkpoints/epoch_0001.ckpt", *settings, cwd=tmp_path)
+    folder = tmp_path / "run" / "checkpoints"
+    assert (folder / "best_of_step_14.ckpt").read_bytes() == (trained / "checkpoints" / "best.ckpt").read_bytes()
+    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["val_psnr"] == state(tmp_path / "run", "best")["srcnn"]["val_psnr"]
+    assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["betas"] == (0.5, 0.9)
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.patches import Patches
-from srcnn.data.sets import SETS, find_images
+from srcnn.data.sets import find_images
 from srcnn.errors import UserError
-from srcnn.files import read_image
+from srcnn.files import distinct_names, read_image
 from srcnn.image import bicubic_down, modcrop, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
 
@@ -25,10 +25,29 @@ class Sample(NamedTuple):
     hr: Tensor
 
 
-def read_set(name: str, root: str) -> list[Sample]:
-    """The images of a named set or folder, in memory."""
-    image_set = Path(name).name if name not in SETS else name
-    return [Sample(image_set, path.stem, read_image(path)) for path in find_images(name, root)]
+def read_sets(names: Sequence[str], root: str, scale: int = 1) -> list[Sample]:
+    """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`.
+
+    A folder goes by the last part of its path, or by as many as tell it from the others; an image by its name
+    without the ending, unless that is another's too.
+    """
+    samples = []
+    for name in names:
+        paths = find_images(name, root)
+        for path, image in zip(paths, distinct_names(paths), strict=True):
+            hr = read_image(path)
+            if min(hr.shape[-2:]) < 3 * scale:
+                raise UserError(f"{path}: {hr.shape[2]}x{hr.shape[1]} pixels are too few to be scored at x{scale}")
+            samples.append(Sample(_label(name, names), image, hr))
+    return samples
+
+
+def _label(name: str, names: Sequence[str]) -> str:
+    parts, others = Path(name).parts, [Path(other).parts for other in names if other != name]
+    for count in range(1, len(parts)):
+        if all(other[-count:] != parts[-count:] for other in others):
+            return "/".join(parts[-count:])
+    return name
 
 
 class SRDataModule(L.LightningDataModule):
@@ -72,14 +91,18 @@ class SRDataModule(L.LightningDataModule):
             if name and name != "leaves":
                 find_images(name, self.root)
 
+    def load(self) -> None:
+        """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
+        images, self.validation = self._split()
+        self.testing = [sample for name in self.test if name == "leaves" for sample in self._samples(name)]
+        self.testing += read_sets([name for name in self.test if name != "leaves"], self.root, self.net.scale)
+        self.patches = self._pack(images)
+
     def setup(self, stage: str) -> None:
-        if stage == "fit":
-            images, self.validation = self._split()
-            self.patches = self._pack(images)
-            if self.trainer:
-                self.patches.to(self.trainer.strategy.root_device)
-        elif stage == "test":
-            self.testing = [sample for name in self.test for sample in self._samples(name)]
+        if not hasattr(self, "patches"):
+            self.load()
+        if stage == "fit" and self.trainer:
+            self.patches.to(self.trainer.strategy.root_device)
 
     def train_dataloader(self) -> "_Batches":
         assert self.trainer
@@ -95,7 +118,7 @@ class SRDataModule(L.LightningDataModule):
         if name == "leaves":
             assert self.leaves
             return [Sample(name, f"leaves{i}", image) for i, image in enumerate(dead_leaves(**self.leaves))]
-        return read_set(name, self.root)
+        return read_sets([name], self.root)
 
     def _split(self) -> tuple[list[Tensor], list[Sample]]:
         samples = [sample for sample in self._samples(self.train) if sample.name not in self.exclude]
