@@ -284,24 +284,23 @@ def check_train(cfg: DictConfig) -> None:
 
 def _try_out(cfg: DictConfig, net: Network) -> None:
     """Make the loss, optimiser, schedule and Trainer once, to see whether they take their settings."""
-    optimizer = net.parameters()
-    for group, make in {
-        "loss": lambda: instantiate(cfg.loss),
-        "optim": lambda: instantiate(cfg.optim, _convert_="all")(net.parameters()),
-        "trainer": lambda: L.Trainer(**(plain(cfg.trainer) | {"logger": False, "enable_checkpointing": False})),
-    }.items():
+
+    def made(group: str, make: Callable[[], Any]) -> Any:
         try:
-            made = make()
+            return make()
         except Exception as error:
             raise UserError(f"{group} settings: {str(error.__cause__ or error).splitlines()[0]}") from None
-        optimizer = made if group == "optim" else optimizer
-    try:
-        if cfg.scheduler.schedule:
-            schedule = instantiate(cfg.scheduler.schedule, _convert_="all")
-            wants_total = "total" in inspect.signature(schedule).parameters
-            schedule(optimizer, **({"total": 10} if wants_total else {}))
-    except Exception as error:
-        raise UserError(f"scheduler settings: {str(error.__cause__ or error).splitlines()[0]}") from None
+
+    def schedule() -> None:
+        scheduler = instantiate(cfg.scheduler.schedule, _convert_="all")
+        wants_total = "total" in inspect.signature(scheduler).parameters
+        scheduler(optimizer, **({"total": 10} if wants_total else {}))
+
+    made("loss", lambda: instantiate(cfg.loss))
+    optimizer = made("optim", lambda: instantiate(cfg.optim, _convert_="all")(net.parameters()))
+    if cfg.scheduler.schedule:
+        made("scheduler", schedule)
+    made("trainer", lambda: L.Trainer(**(plain(cfg.trainer) | {"logger": False, "enable_checkpointing": False})))
 
 
 def check_output(output: str | None) -> None:

@@ -85,12 +85,6 @@ class SRDataModule(L.LightningDataModule):
         self.sampling: dict[str, Any] = {"patch_size": patch_size, "stride": stride, "random": random}
         self.sampling |= {"augment": augment, "batch_size": batch_size, "seed": seed}
 
-    def prepare_data(self) -> None:
-        """Find every set the run will need, downloading what is missing; raises UserError."""
-        for name in (self.train, self.val, *self.test):
-            if name and name != "leaves":
-                find_images(name, self.root)
-
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
         images, self.validation = self._split()
