@@ -37,8 +37,6 @@ from srcnn.nets import Network
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging")
-warnings.filterwarnings("ignore", message=".*was configured so 1 batch will be used")
 
 
 def train(cfg: DictConfig) -> float | None:
@@ -80,7 +78,7 @@ def train(cfg: DictConfig) -> float | None:
     options |= plain(cfg.trainer)
     options["log_every_n_steps"] = min(options["log_every_n_steps"], len(data.patches))  # once an epoch at least
     trainer = L.Trainer(**options)
-    banner = [f"{type(net).__name__} x{net.scale}, {report.parameter_count(net):,} parameters -> {folder}"]
+    banner = [f"{type(net).__name__} x{net.scale}, {net.parameter_count:,} parameters -> {folder}"]
     if start:
         banner += [f"resuming {cfg.resume} after step {start['global_step']}"]
         banner += [f"  {change}" for change in changes(cfg, start["srcnn"])] or ["  with its own settings"]

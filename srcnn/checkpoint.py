@@ -29,11 +29,10 @@ from srcnn.nets import ESPCN, SRCNN, Network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 GROUPS = ("data", "model", "loss", "optim", "scheduler", "trainer", "callbacks")
-# What belongs to the machine or to this one command, and is not taken from a checkpoint.
+# What belongs to the machine, and is not taken from a checkpoint.
 NOT_RESTORED = (
-    "resume", "init_from", "output_dir", "logger", "data.root",
-    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.precision",
-    "trainer.fast_dev_run",
+    "data.root", "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy",
+    "trainer.precision", "trainer.fast_dev_run",
 )  # fmt: skip
 
 
@@ -53,20 +52,25 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def settings_of(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
     """What a checkpoint keeps of a run's config: the groups chosen and plain values."""
     values = flatten(OmegaConf.to_container(cfg))
-    plain = {k: v for k, v in values.items() if not (_is_machine(k) or "._" in k or _is_derived(v))}
     return {
         "choices": {group: choices[group] for group in GROUPS if group in choices},
         "versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(lightning.__version__)},
-        "values": plain,
+        "values": {k: v for k, v in values.items() if _is_setting(k, v) and k not in NOT_RESTORED},
     }
 
 
-def _is_machine(key: str) -> bool:
-    return any(key == name or key.startswith(name + ".") for name in NOT_RESTORED)
+def _is_setting(key: str, value: Any) -> bool:
+    """Whether a checkpoint may hold it: a key of ours without a leading underscore, a value in no need of resolving."""
+    ours = key.split(".")[0] in (*GROUPS, "scale", "seed", "protocol")
+    return ours and re.fullmatch(r"[a-z]\w*(\.[a-z]\w*)*", key) is not None and _is_plain(value)
 
 
-def _is_derived(value: Any) -> bool:
-    return "${" in str(value)
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(_is_plain(item) and not isinstance(item, list) for item in value)
+    if isinstance(value, str):
+        return "${" not in value
+    return value is None or value == {} or isinstance(value, bool | int | float)
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -103,28 +107,13 @@ def settings_in(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[
     settings = checkpoint["srcnn"]
     try:
         choices, values = settings["choices"], settings["values"]
-        tops = {key.split(".")[0] for key in values}
-        sound = (
-            all(group in GROUPS and re.fullmatch(r"\w+", choice) for group, choice in choices.items())
-            and tops <= {*GROUPS, "scale", "seed", "protocol"}
-            and all(re.fullmatch(r"[a-z]\w*(\.[a-z]\w*)*", key) and _is_plain(value) for key, value in values.items())
-        )
+        sound = all(group in GROUPS and re.fullmatch(r"\w+", choice) for group, choice in choices.items())
+        sound = sound and all(_is_setting(key, value) for key, value in values.items())
     except (KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
         raise UserError(f"{path}: its settings are not those of a run of ours")
     return settings
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, list):
-        return all(_is_plain(item) and not isinstance(item, list) for item in value)
-    return (
-        value is None
-        or value == {}
-        or isinstance(value, bool | int | float)
-        or (isinstance(value, str) and "${" not in value)
-    )
 
 
 def _weights_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

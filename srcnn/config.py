@@ -34,6 +34,7 @@ from srcnn.data.sets import find_images
 from srcnn.errors import UserError
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
+from srcnn.optim import make_scheduler
 
 OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True, replace=True)
 
@@ -42,8 +43,6 @@ _PATHS = (
     "resume", "init_from", "ckpt_path", "input", "output", "data.root", "data.train", "data.train_dir", "data.val",
     "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
-
-
 # Of what type a value is that is null by default.
 _NULLABLE: dict[str, Any] = {"scale": 3, "data.test": ["Set5"], "trainer.gradient_clip_val": 1.0}
 
@@ -282,25 +281,22 @@ def check_train(cfg: DictConfig) -> None:
     check_sets(cfg)
 
 
+def _made(group: str, make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise UserError(f"{group} settings: {(str(cause) or type(cause).__name__).splitlines()[0]}") from None
+
+
 def _try_out(cfg: DictConfig, net: Network) -> None:
     """Make the loss, optimiser, schedule and Trainer once, to see whether they take their settings."""
-
-    def made(group: str, make: Callable[[], Any]) -> Any:
-        try:
-            return make()
-        except Exception as error:
-            raise UserError(f"{group} settings: {str(error.__cause__ or error).splitlines()[0]}") from None
-
-    def schedule() -> None:
-        scheduler = instantiate(cfg.scheduler.schedule, _convert_="all")
-        wants_total = "total" in inspect.signature(scheduler).parameters
-        scheduler(optimizer, **({"total": 10} if wants_total else {}))
-
-    made("loss", lambda: instantiate(cfg.loss))
-    optimizer = made("optim", lambda: instantiate(cfg.optim, _convert_="all")(net.parameters()))
+    _made("loss", lambda: instantiate(cfg.loss))
+    optimizer = _made("optim", lambda: instantiate(cfg.optim, _convert_="all")(net.parameters()))
     if cfg.scheduler.schedule:
-        made("scheduler", schedule)
-    made("trainer", lambda: L.Trainer(**(plain(cfg.trainer) | {"logger": False, "enable_checkpointing": False})))
+        make = _made("scheduler", lambda: instantiate(cfg.scheduler.schedule, _convert_="all"))
+        _made("scheduler", lambda: make_scheduler(make, optimizer, total=10))
+    _made("trainer", lambda: L.Trainer(**(plain(cfg.trainer) | {"logger": False, "enable_checkpointing": False})))
 
 
 def check_output(output: str | None) -> None:
@@ -340,11 +336,7 @@ def check_sets(cfg: DictConfig) -> None:
 
 def new_network(cfg: DictConfig) -> Network:
     """The network of `cfg.model`, with fresh weights."""
-    try:
-        net = instantiate(cfg.model, scale=cfg.scale, _convert_="all")
-    except Exception as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
-        raise UserError(f"model settings: {reason}") from None
+    net = _made("model", lambda: instantiate(cfg.model, scale=cfg.scale, _convert_="all"))
     assert isinstance(net, Network), f"{cfg.model._target_} is no srcnn.nets.Network"
     return net
 

@@ -23,7 +23,7 @@ def describe(path: Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "network": type(net).__name__,
         "scale": net.scale,
-        "parameters": sum(parameter.numel() for parameter in net.parameters()),
+        "parameters": net.parameter_count,
         "layers": {name: list(value.shape) for name, value in net.state_dict().items()},
     }
     if not settings:

@@ -1,6 +1,5 @@
 """The LightningModule: how a network is trained, validated and tested."""
 
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +12,7 @@ from srcnn.data.datamodule import Sample
 from srcnn.image import shave
 from srcnn.metrics import Protocol, Score
 from srcnn.nets import Network
+from srcnn.optim import make_scheduler
 
 _RATES = ("lr", "initial_lr", "max_lr", "min_lr")  # what torch's schedulers keep in an optimiser's groups
 
@@ -88,8 +88,7 @@ class SuperResolution(L.LightningModule):
             total: int | float = self.trainer.estimated_stepping_batches
             if self.interval == "epoch":
                 total = self.trainer.max_epochs or 1
-            wants_total = "total" in inspect.signature(self.scheduler).parameters
-            scheduler = self.scheduler(optimizer, **({"total": total} if wants_total else {}))
+            scheduler = make_scheduler(self.scheduler, optimizer, total)
         self._options = [{key: group[key] for key in group if key != "params"} for group in optimizer.param_groups]
         if scheduler is None:
             return optimizer

@@ -1,8 +1,10 @@
 """Optimisers that treat layers unlike, and learning-rate schedules; for the rest, any of torch.optim serves."""
 
+import inspect
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +33,12 @@ def muon(parameters: Iterable[nn.Parameter], lr: float, momentum: float, bias_lr
             {"params": [p for p in parameters if p.ndim < 2], "lr": bias_lr, "betas": (0.9, 0.95), "use_muon": False},
         ]
     )
+
+
+def make_scheduler(make: Callable[..., Any], optimizer: torch.optim.Optimizer, total: int | float) -> Any:
+    """A schedule for the optimiser; told the run's length, in steps or epochs, if it takes a `total`."""
+    takes_total = "total" in inspect.signature(make).parameters
+    return make(optimizer, total=total) if takes_total else make(optimizer)
 
 
 def schedule(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -57,7 +56,7 @@ def _row(name: str, s: Score, width: int) -> str:
 
 def write(folder: Path, net: Network, samples: Sequence[Sample], scores: Scores, facts: Mapping[str, Any]) -> None:
     """Print the table of a test and leave scores and picture in `folder`."""
-    facts = {"network": type(net).__name__, "parameters": parameter_count(net), "scale": net.scale, **facts}
+    facts = {"network": type(net).__name__, "parameters": net.parameter_count, "scale": net.scale, **facts}
     write_scores(folder, scores, facts)
     write_comparison(folder / "comparison.png", net, samples, scores)
     print(f"\n{table(scores, net, facts['protocol'])}\n")
@@ -179,7 +178,3 @@ class SweepTable(Callback):
             figures = [row["val_psnr"], *(row[f"{name}_psnr"] for name in tests)]
             shown = "  ".join(f"{value:6.2f}" if isinstance(value, float) else "     -" for value in figures)
             print(f"{row['rank']:>4}  {shown}  {row['run']:>3}  {row['overrides']}")
-
-
-def parameter_count(net: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in net.parameters())

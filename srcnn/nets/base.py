@@ -39,6 +39,10 @@ class Network(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         return self.body(self.preprocess(lr))
 
+    @property
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
 
 class Conv(nn.Conv2d):
     """A convolution of odd kernel that keeps the size, or with `pad=False` only what needs no border."""
