@@ -1,10 +1,12 @@
 """Super-resolve images with a trained network.
 
-    python predict.py ckpt_path=CKPT input=lr.bmp                writes lr_x3.png beside it
-    python predict.py ckpt_path=CKPT input=folder output=larger  every image of a folder
+    python predict.py input=photo.png                            writes photo_x3.png beside it; scale=2 | 3 | 4
+    python predict.py ckpt_path=CKPT input=lr.bmp                with a network of your own
+    python predict.py input=folder output=larger                 every image of a folder
     python predict.py ckpt_path=CKPT                             its test set, shrunk and super-resolved, with scores
 
-CKPT is a .ckpt of train.py, or a bare state_dict (.pth; scale= if it is not 3).
+CKPT is a .ckpt or weights.pth of train.py, a name in srcnn/weights (srcnn_residual_x3), or a bare state_dict (.pth;
+scale= if it is not 3).
 """
 
 import sys

@@ -1,12 +1,12 @@
 """Train a super-resolution network, test it, and show how it did.
 
     python train.py                                            the assignment: SRCNN x3 on T91, tested on Set5
-    python train.py experiment=quickstart                      a minute on generated images; experiment=fast on T91
+    python train.py experiment=quickstart                      a minute on generated images; fast | best: on T91
     python train.py trainer.accelerator=gpu
     python train.py optim.lr=5e-4 data.batch_size=256 trainer.max_epochs=100
     python train.py -m optim.lr=1e-4,5e-4                      a sweep, ranked by validation
     python train.py resume=outputs/…/checkpoints/last.ckpt     that run goes on (settings may be overridden)
-    python train.py init_from=checkpoint.pth                   a new run from these weights
+    python train.py init_from=checkpoint.pth                   a new run from these weights (or init_from=srcnn_x3)
     python train.py --cfg job                                  all settings; what they mean stands in configs/
 
 A run's folder below outputs/ holds its checkpoints, logs, scores and a picture: tensorboard --logdir outputs
@@ -14,6 +14,7 @@ A run's folder below outputs/ holds its checkpoints, logs, scores and a picture:
 
 import logging
 import sys
+import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,14 @@ from omegaconf import DictConfig
 
 from srcnn import report
 from srcnn.callbacks import PlainProgress
-from srcnn.checkpoint import AtomicCheckpointIO, load_checkpoint, load_weights, settings_of
+from srcnn.checkpoint import (
+    AtomicCheckpointIO,
+    find_checkpoint,
+    load_checkpoint,
+    load_weights,
+    save_weights,
+    settings_of,
+)
 from srcnn.config import changes, check_train, command, new_network, plain
 from srcnn.data.datamodule import SRDataModule
 from srcnn.lit_module import SuperResolution
@@ -36,6 +44,7 @@ from srcnn.nets import Network
 # Lightning's tips, and its warnings about what is so on purpose here.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
@@ -48,16 +57,8 @@ def train(cfg: DictConfig) -> float | None:
 
     net = new_network(cfg)
     if cfg.init_from:
-        load_weights(net, cfg.init_from, load_checkpoint(cfg.init_from))
-    module = SuperResolution(
-        net,
-        PROTOCOLS[cfg.protocol],
-        instantiate(cfg.loss),
-        instantiate(cfg.optim, _convert_="all"),
-        instantiate(cfg.scheduler.schedule, _convert_="all"),
-        cfg.scheduler.interval,
-        settings,
-    )
+        load_weights(net, cfg.init_from, load_checkpoint(find_checkpoint(cfg.init_from)))
+    module = new_module(cfg, net, settings)
     data = new_data(cfg, net)
     data.load()
     callbacks = [instantiate(c, _convert_="all") for c in cfg.callbacks.values() if c and c.get("_target_")]
@@ -83,7 +84,9 @@ def train(cfg: DictConfig) -> float | None:
         banner += [f"resuming {cfg.resume} after step {start['global_step']}"]
         banner += [f"  {change}" for change in changes(cfg, start["srcnn"])] or ["  with its own settings"]
     rank_zero_only(print)("\n".join(banner), flush=True)
+    begin = time.monotonic()
     trainer.fit(module, data, ckpt_path=cfg.resume)
+    seconds = time.monotonic() - begin
 
     # The test is of the weights one would ship: the best by validation, or the last. They are put into the network
     # by hand, as trainer.test(ckpt_path=...) would have the averaging callback bring the raw ones back.
@@ -103,9 +106,27 @@ def train(cfg: DictConfig) -> float | None:
         "val_psnr": val_psnr,
         "run": folder.name,
         "overrides": list(hydra_cfg.overrides.task),
+        "steps": trainer.global_step,
+        "seconds": round(seconds, 1),  # of training and validation, since the start or the last resume
+        "device": report.device_name(trainer.strategy.root_device),
     }
     report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts)
+    psnr = {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}
+    save_weights(folder / "weights.pth", net, settings, {**facts, "psnr": psnr})
     return val_psnr
+
+
+def new_module(cfg: DictConfig, net: Network, settings: dict[str, Any] | None = None) -> SuperResolution:
+    """The network with the loss, optimiser and schedule of `cfg`."""
+    return SuperResolution(
+        net,
+        PROTOCOLS[cfg.protocol],
+        instantiate(cfg.loss),
+        instantiate(cfg.optim, _convert_="all"),
+        instantiate(cfg.scheduler.schedule, _convert_="all"),
+        cfg.scheduler.interval,
+        settings,
+    )
 
 
 def new_data(cfg: DictConfig, net: Network) -> SRDataModule:

@@ -1,8 +1,9 @@
 """What a checkpoint holds, how it is written and read, and how a network comes back from it.
 
 A `.ckpt` is Lightning's, with plain data only, and one entry of ours under "srcnn": the config groups chosen, their
-values without any `_target_`, and the versions. A `.pth` is a bare state_dict. Both load with `weights_only=True`, and
-classes come from this clone's YAML, so a stranger's file can bring numbers but no code.
+values without any `_target_`, and the versions. A run's `weights.pth` is the same without what only a resume needs;
+any other `.pth` is a bare state_dict. All load with `weights_only=True`, and classes come from this clone's YAML, so a
+stranger's file can bring numbers but no code.
 """
 
 import math
@@ -28,6 +29,7 @@ from srcnn.files import replacing
 from srcnn.nets import ESPCN, SRCNN, Network
 
 CONFIGS = Path(__file__).parents[1] / "configs"
+WEIGHTS = Path(__file__).parent / "weights"  # what we trained and ship
 GROUPS = ("data", "model", "loss", "optim", "scheduler", "trainer", "callbacks")
 # What belongs to the machine, and is not taken from a checkpoint.
 NOT_RESTORED = (
@@ -97,6 +99,25 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return checkpoint
 
 
+def save_weights(path: Path, net: Network, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """A network's weights with the settings that build it and what is to be known of the run: no state to resume."""
+    weights = {f"net.{key}": value.cpu().contiguous() for key, value in net.state_dict().items()}
+    with replacing(path) as temporary:
+        torch.save({"state_dict": weights, "srcnn": {**settings, "run": dict(run)}}, temporary)
+
+
+def find_checkpoint(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> Path:
+    """A checkpoint's path; weights of ours go by their name without folder and ending, null is plain SRCNN."""
+    if ckpt_path is None:
+        path = WEIGHTS / f"srcnn_x{scale or 3}.pth"
+        if not path.is_file():
+            shipped = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.pth")))
+            raise UserError(f"scale={scale}: no weights are shipped for it (there are {shipped}); give a ckpt_path")
+        return path
+    named = WEIGHTS / f"{ckpt_path}.pth"
+    return named if named.is_file() and not Path(ckpt_path).exists() else Path(ckpt_path)
+
+
 def settings_in(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[str, Any] | None:
     """The settings in a checkpoint, None if it is bare weights; UserError unless they are groups and plain values.
 
@@ -156,8 +177,12 @@ def _shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a number"
 
 
-def load_network(path: str | os.PathLike, scale: int | None = None) -> tuple[Network, dict[str, Any]]:
-    """The network that a checkpoint holds, and the checkpoint; `scale` for a bare state_dict that does not tell (3)."""
+def load_network(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> tuple[Network, dict[str, Any]]:
+    """The network that a checkpoint holds (see `find_checkpoint`), and the checkpoint.
+
+    `scale` chooses among our weights, and is for a bare state_dict that does not tell (3).
+    """
+    path = find_checkpoint(ckpt_path, scale)
     checkpoint = load_checkpoint(path)
     settings = settings_in(path, checkpoint)
     if settings:

@@ -29,7 +29,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from srcnn.checkpoint import CONFIGS, build_network, flatten, load_checkpoint, load_weights, progress, settings_in
+from srcnn.checkpoint import (
+    CONFIGS,
+    build_network,
+    find_checkpoint,
+    flatten,
+    load_checkpoint,
+    load_weights,
+    progress,
+    settings_in,
+)
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError
 from srcnn.metrics import PROTOCOLS
@@ -202,8 +211,9 @@ def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
         raise UserError("resume continues one run: leave -m out, or start a sweep from its weights with init_from=")
     if "experiment" in keys:
         raise UserError("resume takes its settings from the checkpoint: leave experiment= out, and override keys")
-    settings = settings_in(path, load_checkpoint(path))
-    if settings is None:
+    checkpoint = load_checkpoint(path)
+    settings = settings_in(path, checkpoint)
+    if settings is None or "loops" not in checkpoint:
         raise UserError(f"{path} holds weights only, no run to go on with: start one with init_from={path}")
     build_network(path, settings)
     choices, values = settings["choices"], settings["values"]
@@ -275,7 +285,7 @@ def check_train(cfg: DictConfig) -> None:
         raise UserError(f"data.patch_size={cfg.data.patch_size}: this network needs at least {least}{multiple}")
     _try_out(cfg, net)
     if cfg.init_from:
-        load_weights(net, cfg.init_from, load_checkpoint(cfg.init_from))
+        load_weights(net, cfg.init_from, load_checkpoint(find_checkpoint(cfg.init_from)))
     if cfg.resume:
         _check_unfinished(cfg)
     check_sets(cfg)

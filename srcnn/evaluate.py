@@ -1,5 +1,6 @@
 """Score a checkpoint on named image sets or folders, beside bicubic.
 
+    python -m srcnn.evaluate                                                    our weights on Set5; scale=2 | 3 | 4
     python -m srcnn.evaluate ckpt_path=CKPT                                     on what it was to be tested on
     python -m srcnn.evaluate ckpt_path=CKPT data.test=[Set5,Set14] protocol=basicsr
 

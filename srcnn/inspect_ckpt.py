@@ -16,7 +16,7 @@ from srcnn.errors import UserError
 
 def describe(path: Path) -> dict[str, Any]:
     """The facts about a checkpoint, in plain data."""
-    net, checkpoint = load_network(path)
+    net, checkpoint = load_network(str(path))
     settings = checkpoint.get("srcnn", {})
     facts: dict[str, Any] = {
         "file": str(path),
@@ -28,13 +28,13 @@ def describe(path: Path) -> dict[str, Any]:
     }
     if not settings:
         return facts | {"kind": "bare weights"}
-    epoch, step = progress(path, checkpoint)
+    if "loops" in checkpoint:
+        epoch, step = progress(path, checkpoint)
+        facts |= {"kind": "run", "epoch": epoch, "step": step, "scores": {"val/psnr": settings.get("val_psnr")}}
+        facts |= {"averaged_weights": "current_model_state" in checkpoint}
+    else:
+        facts |= {"kind": "weights", "run": settings.get("run")}
     return facts | {
-        "kind": "run",
-        "epoch": epoch,
-        "step": step,
-        "scores": {"val/psnr": settings.get("val_psnr")},
-        "averaged_weights": "current_model_state" in checkpoint,
         "choices": settings["choices"],
         "hyper_parameters": settings["values"],
         "versions": settings.get("versions"),

@@ -3,10 +3,12 @@
 import csv
 import json
 import math
+import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
@@ -61,6 +63,17 @@ def write(folder: Path, net: Network, samples: Sequence[Sample], scores: Scores,
     write_comparison(folder / "comparison.png", net, samples, scores)
     print(f"\n{table(scores, net, facts['protocol'])}\n")
     print(f"weights   {facts['checkpoint']}\npicture   {folder / 'comparison.png'}")
+
+
+def device_name(device: torch.device) -> str:
+    """What a figure was measured on: the GPU's name, or the processor's and how many threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = (
+        [line.split(":")[1].strip() for line in info.open() if line.startswith("model name")] if info.exists() else []
+    )
+    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def write_scores(folder: Path, scores: Scores, facts: Mapping[str, Any]) -> None:

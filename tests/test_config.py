@@ -61,7 +61,9 @@ WRONG = [
     ("train", "data=leaves data.hold_out=-1", "data.hold_out=-1: must be at least 0"),
     ("train", "data.train=leaves data.test=[photos]", "images called leaves need their settings"),
     ("train", "init_from=", "init_from has to be given"),
-    ("predict", "input=x.png", "ckpt_path has to be given"),
+    ("predict", "ckpt_path= input=x.png", "ckpt_path has to be given"),
+    ("predict", "ckpt_path=nowhere", "nowhere: no such checkpoint"),
+    ("train", "resume={root}/srcnn/weights/srcnn_x3.pth", "holds weights only"),
     ("predict", "ckpt_path={broken}", "not a checkpoint, or a damaged one"),
     ("predict", "ckpt_path={other}", "bare weights of a network unknown here"),
     ("predict", "ckpt_path={good} input=nowhere.png", "input=nowhere.png: no such file or folder"),
@@ -87,7 +89,7 @@ def test_wrong_setting(name: str, arguments: str, sentence: str, tmp_path: Path,
     monkeypatch.setenv("SRCNN_DATA", str(tmp_path))
     if name == "train" and "data" not in arguments:
         arguments += " data=leaves"
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments.format(**files).split(" ")])
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments.format(root=ROOT, **files).split(" ")])
     module = COMMANDS.get(name, evaluate)
     task = {"train": "train", "predict": "predict", "evaluate": "main"}[name]
     check = COMMANDS["train"].check_train if name == "train" else module.check

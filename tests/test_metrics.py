@@ -12,7 +12,7 @@ from srcnn.files import read_image
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize
 from srcnn.metrics import PROTOCOLS, Score, mean_score, psnr, ssim
 from srcnn.nets import SRCNN
-from srcnn.upscale import super_resolve, upscale
+from srcnn.upscale import super_resolve
 
 # (protocol, scale): PSNR and SSIM of bicubic on Set5: TPAMI 2016 and VDSR (CVPR 2016), table 3; basicsr: measured
 # with BasicSR's own metrics on MATLAB's bicubic.
@@ -94,19 +94,3 @@ def test_a_gray_image_is_its_own_luma_for_the_authors() -> None:
     difference = ((bicubic - gray) * 255)[..., 3:-3, 3:-3]
     assert score.bicubic_psnr == pytest.approx(20 * math.log10(255 / difference.square().mean().sqrt()), abs=1e-3)
     assert score.psnr == pytest.approx(score.bicubic_psnr, abs=0.02)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (5, 700), (700, 5), (333, 301)])
-def test_strips_do_not_show(size: tuple[int, int]) -> None:
-    torch.manual_seed(0)
-    net = SRCNN(residual=True)
-    lr = torch.rand(1, 3, *size)
-    with torch.no_grad():
-        assert torch.equal(quantize(upscale(net, lr)), quantize(net(lr)))
-
-
-def test_gray_comes_back_gray() -> None:
-    gray = 0.3 + 0.4 * torch.rand(1, 1, 20, 20)
-    for channels in (1, 3):
-        sr = super_resolve(SRCNN(channels=channels, init="identity"), gray)
-        torch.testing.assert_close(sr, bicubic_up(gray, 3), atol=1e-5, rtol=0)

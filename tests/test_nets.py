@@ -34,6 +34,14 @@ def test_network(net_type: type[Network], channels: int, scale: int) -> None:
     assert touched.amin().item() == 20 - net.receptive_radius
     assert touched.amax().item() == 20 + net.receptive_radius
 
+    # So is preprocess_radius.
+    lr_ = torch.rand(1, channels, 21, 21).requires_grad_()
+    ratio = scale // net.body_scale
+    net.preprocess(lr_)[..., 10 * ratio : 11 * ratio, 10 * ratio : 11 * ratio].sum().backward()
+    touched = lr_.grad[0].abs().sum(0).nonzero()
+    assert touched.amin().item() == 10 - net.preprocess_radius
+    assert touched.amax().item() == 10 + net.preprocess_radius
+
     # Every parameter learns, but for those whose ReLU is shut.
     net.zero_grad()
     net(lr).square().mean().backward()

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from srcnn.nets import SRCNN
-from srcnn.optim import muon, schedule, sgd
+from srcnn.optim import Muon, schedule, sgd
 
 
 def rates(total: int, **settings) -> list[float]:
@@ -31,7 +31,7 @@ def test_muon_makes_every_direction_equal() -> None:
     torch.manual_seed(0)
     net = SRCNN()
     before = [p.detach().clone() for p in net.parameters()]
-    optimizer = muon(net.parameters(), lr=0.01, momentum=0.95, bias_lr=0.001)
+    optimizer = Muon(net.parameters(), lr=0.01, momentum=0.95, bias_lr=0.001)
     for p in net.parameters():
         p.grad = torch.randn_like(p)
     optimizer.step()
@@ -44,6 +44,29 @@ def test_muon_makes_every_direction_equal() -> None:
             continue
         singular = torch.linalg.svdvals(step) / 0.01 / max(1, step.shape[0] / step.shape[1]) ** 0.5
         assert singular.min() > 0.6 and singular.max() < 1.3  # five Newton-Schulz steps reach about that
+
+
+def test_a_whitened_step_is_small_where_photographs_are_strong() -> None:
+    """On the first layer: a flat colour, as all photographs have, moves its filters less than a pattern does."""
+    torch.manual_seed(0)
+    flat = torch.ones(1, 3, 9, 9)
+    checks = (torch.arange(9)[:, None] + torch.arange(9)).remainder(2).mul(2).sub(1).expand(1, 3, 9, 9).float()
+    moved = {}
+    for whiten in (0.0, 0.1):
+        net = SRCNN()
+        before = [conv.weight.detach().clone() for conv in (net.conv1, net.conv2)]
+        optimizer = Muon(net.parameters(), lr=0.01, whiten=whiten)
+        torch.manual_seed(1)
+        for p in net.parameters():
+            p.grad = torch.randn_like(p)
+        optimizer.step()
+        first, second = ((conv.weight.detach() - old) for conv, old in zip((net.conv1, net.conv2), before, strict=True))
+        moved[whiten] = [torch.nn.functional.conv2d(pattern, first).norm() for pattern in (flat, checks)]
+        moved[whiten] += [first.norm(), second.norm()]
+    assert moved[0.1][0] < moved[0.0][0] / 5
+    assert moved[0.1][1] > moved[0.0][1]
+    assert moved[0.1][2] == pytest.approx(0.01 * 64**0.5, rel=0.01)  # as long a step as 64 unit singular values make
+    assert moved[0.1][3] == pytest.approx(moved[0.0][3])
 
 
 def test_sgd_is_slower_on_the_last_layer() -> None:

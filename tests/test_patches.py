@@ -18,7 +18,11 @@ def make(ratio: int = 1, **settings) -> tuple[Patches, list[Tensor], list[Tensor
     torch.manual_seed(0)
     inputs = [torch.randint(256, (3, h, w), dtype=torch.uint8) for h, w in SIZES]
     targets = [x.repeat_interleave(ratio, 1).repeat_interleave(ratio, 2) for x in inputs]
-    return Patches(inputs, targets, **{"batch_size": 16, "patch_size": 24 * ratio, **settings}), inputs, targets
+    return (
+        Patches(zip(inputs, targets, strict=True), **{"batch_size": 16, "patch_size": 24 * ratio, **settings}),
+        inputs,
+        targets,
+    )
 
 
 def orientations(patch: Tensor) -> list[Tensor]:
@@ -87,6 +91,13 @@ def test_processes_share_a_batch() -> None:
     assert torch.equal(torch.stack(shares, 1).flatten(0, 1), whole)
 
 
+def test_a_set_beyond_memory_is_a_map() -> None:
+    held, mapped = make(random=True)[0], make(random=True, memory=1e-6)[0]
+    assert (held.mapped, mapped.mapped) == (False, True)
+    for one, other in zip(held.batch(7), mapped.batch(7), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_all_images_too_small() -> None:
     with pytest.raises(ValueError, match="smaller than a patch of 96x96"):
         make(patch_size=96)
@@ -96,5 +107,5 @@ def test_all_images_too_small() -> None:
 def test_t91_has_21884_patches() -> None:
     """At stride 14, 21,884 patches of 33x33 lie whole within the 91 images cropped to a multiple of 3."""
     images = [modcrop(read_image(path), 3) for path in find_images("T91", DATA)]
-    images = [image.expand(3, -1, -1) for image in images]
-    assert Patches(images, images, patch_size=33, stride=14).patches_per_epoch == 21_884
+    pairs = [(image.expand(3, -1, -1),) * 2 for image in images]
+    assert Patches(pairs, patch_size=33, stride=14).patches_per_epoch == 21_884

@@ -1,6 +1,7 @@
 """The data of a run: training patches in memory, whole images to validate and test on."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,13 +9,15 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from srcnn.data.leaves import dead_leaves
+from srcnn.data.leaves import dead_leaves_image
 from srcnn.data.patches import Patches
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError
 from srcnn.files import distinct_names, read_image
 from srcnn.image import bicubic_down, modcrop, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
+
+_Images = dict[str, Callable[[], Tensor]]
 
 
 class Sample(NamedTuple):
@@ -76,6 +79,7 @@ class SRDataModule(L.LightningDataModule):
         random: bool = False,
         augment: bool = True,
         batch_size: int = 128,
+        memory: float = 4.0,
         seed: int = 0,
     ):
         super().__init__()
@@ -83,14 +87,18 @@ class SRDataModule(L.LightningDataModule):
         self.train, self.val, self.test = train, val, test
         self.exclude, self.hold_out, self.leaves = exclude, hold_out, leaves
         self.sampling: dict[str, Any] = {"patch_size": patch_size, "stride": stride, "random": random}
-        self.sampling |= {"augment": augment, "batch_size": batch_size, "seed": seed}
+        self.sampling |= {"augment": augment, "batch_size": batch_size, "memory": memory, "seed": seed}
 
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
-        images, self.validation = self._split()
+        _, held_out = self._split()
+        self.validation = [Sample(self.val or self.train, name, read()) for name, read in held_out.items()]
         self.testing = [sample for name in self.test if name == "leaves" for sample in self._samples(name)]
         self.testing += read_sets([name for name in self.test if name != "leaves"], self.root, self.net.scale)
-        self.patches = self._pack(images)
+        try:
+            self.patches = Patches(self.training_pairs(), **self.sampling)
+        except ValueError as error:
+            raise UserError(f"{error}: lower data.patch_size, or take larger images") from None
 
     def setup(self, stage: str) -> None:
         if not hasattr(self, "patches"):
@@ -108,44 +116,49 @@ class SRDataModule(L.LightningDataModule):
     def test_dataloader(self) -> "_Samples":
         return _Samples(self.testing)
 
-    def _samples(self, name: str) -> list[Sample]:
-        if name == "leaves":
-            assert self.leaves
-            return [Sample(name, f"leaves{i}", image) for i, image in enumerate(dead_leaves(**self.leaves))]
-        return read_sets([name], self.root)
-
-    def _split(self) -> tuple[list[Tensor], list[Sample]]:
-        samples = [sample for sample in self._samples(self.train) if sample.name not in self.exclude]
-        if self.val:
-            return [sample.hr for sample in samples], self._samples(self.val)
-        if isinstance(self.hold_out, int):  # evenly spread over the set
-            names = {samples[i * len(samples) // self.hold_out].name for i in range(self.hold_out)}
-        else:
-            names = set(self.hold_out)
-            if unknown := names - {sample.name for sample in samples}:
-                raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
-        if len(names) >= len(samples):
-            raise UserError(f"data.hold_out={self.hold_out} leaves none of the {len(samples)} images to train on")
-        return [s.hr for s in samples if s.name not in names], [s for s in samples if s.name in names]
-
-    def _pack(self, images: list[Tensor]) -> Patches:
+    def training_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each training image as what the network's body takes and as the HR it should give, uint8."""
+        images, _ = self._split()
         scale = self.net.scale
-        inputs, targets = [], []
-        for image in images:
-            hr = modcrop(image[None], scale)
+        for read in images.values():
+            hr = modcrop(read()[None], scale)
             if min(hr.shape[-2:]) < scale:
                 continue
             rgb = hr.expand(-1, 3, -1, -1).float() / 255
             lr = quantize(bicubic_down(rgb, scale))  # 8 bits, as a file would give it
             if self.net.channels == 1:
                 rgb, lr = rgb_to_y(rgb), rgb_to_y(lr)
-            with torch.inference_mode():
-                inputs.append(self.net.preprocess(lr)[0].clone())
-            targets.append(to_uint8(rgb)[0])
-        try:
-            return Patches(inputs, targets, **self.sampling)
-        except ValueError as error:
-            raise UserError(f"{error}: lower data.patch_size, or take larger images") from None
+            with torch.no_grad():
+                yield self.net.preprocess(lr)[0], to_uint8(rgb)[0]
+
+    def _split(self) -> tuple[_Images, _Images]:
+        """Images to train on and to validate on."""
+        images = {name: read for name, read in self._images(self.train).items() if name not in self.exclude}
+        if self.val:
+            return images, self._images(self.val)
+        if isinstance(self.hold_out, int):  # evenly spread over the set
+            names = list(images)
+            held_out = {names[i * len(names) // self.hold_out] for i in range(self.hold_out)}
+        else:
+            held_out = set(self.hold_out)
+        if unknown := held_out - set(images):
+            raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
+        if len(held_out) >= len(images):
+            raise UserError(f"data.hold_out={self.hold_out} leaves none of the {len(images)} images to train on")
+        training = {name: read for name, read in images.items() if name not in held_out}
+        return training, {name: images[name] for name in images if name in held_out}
+
+    def _images(self, name: str) -> _Images:
+        """The images of a set by name, each read when it is called for."""
+        if name == "leaves":
+            assert self.leaves
+            size, seed = self.leaves["size"], self.leaves["seed"]
+            return {f"leaves{i}": partial(dead_leaves_image, i, size, seed) for i in range(self.leaves["count"])}
+        paths = find_images(name, self.root)
+        return {image: partial(read_image, path) for image, path in zip(distinct_names(paths), paths, strict=True)}
+
+    def _samples(self, name: str) -> list[Sample]:
+        return [Sample(name, image, read()) for image, read in self._images(name).items()]
 
 
 class _Batches:

@@ -17,11 +17,13 @@ _COLOUR_AXES = np.array([[1, 1, 1], [0.5, 0.5, -1], [1, -1, 0]]) * np.array([[0.
 
 
 def dead_leaves(count: int, size: int, seed: int) -> list[Tensor]:
-    """`count` images [3, size, size], uint8; each depends on (seed, its number) alone."""
-    return [_image(np.random.default_rng([seed, number]), size) for number in range(count)]
+    """`count` images [3, size, size], uint8."""
+    return [dead_leaves_image(number, size, seed) for number in range(count)]
 
 
-def _image(rng: np.random.Generator, size: int) -> Tensor:
+def dead_leaves_image(number: int, size: int, seed: int) -> Tensor:
+    """One image [3, size, size], uint8; it depends on (seed, number) alone."""
+    rng = np.random.default_rng([seed, number])
     side = size * _OVERSAMPLING
     pixels = _render(rng, side, leaves=side**2 // 50, smallest=3.0)[0]
     # In front, fewer and larger leaves; what lies behind is more or less out of focus.

@@ -1,6 +1,9 @@
 """A training set as flat pixel tensors; a batch of patches is one gather."""
 
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterable
+from tempfile import TemporaryFile
+from typing import IO
 
 import numpy as np
 import torch
@@ -10,12 +13,13 @@ from torch import Tensor
 class Patches:
     """Random patches of whole images, at any pixel of the input's grid and in one of 8 orientations.
 
-    inputs      what the network's body takes, one [C, h, w] per image, uint8 or float in [0, 1]
-    targets     the same images' HR, one [C, r*h, r*w] per image, uint8, where r is the body's scale
+    images      pairs of what the network's body takes, [C, h, w], and the same image's HR, [C, r*h, r*w], uint8 or
+                float in [0, 1], where r is the body's scale; taken one by one
     patch_size  side of a patch in HR pixels, a multiple of r
     stride      step of the grid of patches in HR pixels; an epoch is as many patches as this grid holds
     random      False: every patch of the grid once an epoch, in random order; True: anywhere, with replacement
     augment     flips and transposes
+    memory      GB of pixels to hold in memory; a larger set is a memory map of a temporary file
 
     A batch depends on (seed, number) alone, so that a resumed run sees what the uninterrupted one would have, and
     processes that each take a share of it see the batches of a single one. Images smaller than a patch are left
@@ -24,8 +28,7 @@ class Patches:
 
     def __init__(
         self,
-        inputs: Sequence[Tensor],
-        targets: Sequence[Tensor],
+        images: Iterable[tuple[Tensor, Tensor]],
         *,
         patch_size: int = 33,
         stride: int = 14,
@@ -33,21 +36,29 @@ class Patches:
         random: bool = False,
         augment: bool = True,
         seed: int = 0,
+        memory: float = 4.0,
     ):
-        self.ratio = targets[0].shape[-1] // inputs[0].shape[-1]
-        self.side = patch_size // self.ratio
-        assert self.side * self.ratio == patch_size, f"patch_size {patch_size} is not a multiple of {self.ratio}"
-        large = [min(image.shape[-2:]) >= self.side for image in inputs]
-        if not any(large):
-            raise ValueError(f"every training image is smaller than a patch of {patch_size}x{patch_size} pixels")
-        self.skipped = large.count(False)
-        inputs = [image for image, keep in zip(inputs, large, strict=True) if keep]
-        targets = [image for image, keep in zip(targets, large, strict=True) if keep]
-
-        # Pixels lie as rows of C values, so one index fetches a whole pixel and a batch comes out channels-last.
-        self.inputs = torch.cat([image.flatten(1).T for image in inputs])
-        self.targets = torch.cat([image.flatten(1).T for image in targets])
-        sizes = np.array([image.shape[-2:] for image in inputs])
+        self.skipped = 0
+        shapes = []
+        with TemporaryFile() as inputs, TemporaryFile() as targets:
+            for x, hr in images:
+                self.ratio = hr.shape[-1] // x.shape[-1]
+                self.side = patch_size // self.ratio
+                assert self.side * self.ratio == patch_size, (
+                    f"patch_size {patch_size} is not a multiple of {self.ratio}"
+                )
+                if min(x.shape[-2:]) < self.side:
+                    self.skipped += 1
+                    continue
+                shapes.append(x.shape[-2:])
+                # Pixels lie as rows of C values: one index fetches a whole pixel, and a batch comes out channels-last.
+                for image, file in ((x, inputs), (hr, targets)):
+                    image.flatten(1).T.contiguous().numpy().tofile(file)
+            if not shapes:
+                raise ValueError(f"every training image is smaller than a patch of {patch_size}x{patch_size} pixels")
+            self.mapped = inputs.tell() + targets.tell() > memory * 1e9
+            self.inputs, self.targets = (_rows(f, i, self.mapped) for f, i in ((inputs, x), (targets, hr)))
+        sizes = np.array(shapes)
         self.width = sizes[:, 1]
         self.offset = np.concatenate([[0], np.cumsum(sizes.prod(1))])
         self.batch_size, self.random, self.augment, self.seed = batch_size, random, augment, seed
@@ -66,8 +77,9 @@ class Patches:
         return -(-self.patches_per_epoch // self.batch_size)
 
     def to(self, device: torch.device) -> "Patches":
-        """Keep the pixels on a device; batches are made there."""
-        self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
+        """Keep the pixels on a device, and make the batches there; what is mapped stays where it is."""
+        if not self.mapped:
+            self.inputs, self.targets = self.inputs.to(device), self.targets.to(device)
         return self
 
     def batch(self, number: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
@@ -117,3 +129,13 @@ class Patches:
         index = start_ + step_i * i[:, None] + step_j * i
         patches = pixels.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2)
         return patches.float() / 255 if patches.dtype == torch.uint8 else patches
+
+
+def _rows(file: IO[bytes], like: Tensor, mapped: bool) -> Tensor:
+    """The pixels in a file, as rows of as many values as `like` has channels."""
+    file.flush()
+    pixels = mmap.mmap(file.fileno(), 0)  # lives on when the file is closed, and is gone with the process
+    if mapped:
+        pixels.madvise(mmap.MADV_RANDOM)  # patches are a few pixels here and there: read nothing ahead
+    rows = torch.frombuffer(pixels, dtype=like.dtype).view(-1, like.shape[0])
+    return rows if mapped else rows.clone()

@@ -10,18 +10,20 @@ class Network(nn.Module):
     """Super-resolution as `net(lr) = body(preprocess(lr))`: [N, C, H, W] -> [N, C, scale*H, scale*W].
 
     `preprocess` has no parameters and runs once over a whole training image; `body` is what is learned, and runs
-    on crops of what `preprocess` gave. A subclass defines `body` and these four:
+    on crops of what `preprocess` gave. A subclass defines `body` and these:
 
-    scale            enlargement
-    channels         3: RGB; 1: the luma Y
-    body_scale       enlargement done inside `body`: 1 when `preprocess` enlarges, else `scale`
-    receptive_radius pixels of `body`'s input, on each side, that one of its pixels looks at
+    scale             enlargement
+    channels          3: RGB; 1: the luma Y
+    body_scale        enlargement done inside `body`: 1 when `preprocess` enlarges, else `scale`
+    receptive_radius  pixels of `body`'s input, on each side, that one of its pixels looks at
+    preprocess_radius pixels of the LR image, on each side, that one pixel of `preprocess` looks at
     """
 
     scale: int
     channels: int
     body_scale: int
     receptive_radius: int
+    preprocess_radius: int = 0
 
     def preprocess(self, lr: Tensor) -> Tensor:
         """The fixed first step: here none."""

@@ -22,6 +22,7 @@ class SRCNN(Network):
     """
 
     body_scale = 1
+    preprocess_radius = 2  # bicubic's
 
     def __init__(
         self,

@@ -1,0 +1,154 @@
+"""How fast is a training step, against the usual loop on the same network and against this machine's matrix product?
+
+    python -m benchmarks.throughput [--rounds 5] [SETTING ...]
+
+`experiment=fast` through Lightning, as train.py runs it but for validation and checkpoints, in float32 and bf16;
+the usual loop (see usual.py) with its DataLoader in the process and in two workers. In each round every contender
+trains for the same number of pixels, in alternation; medians of rounds. FLOP are those of the convolutions as they are
+computed, and the matrix product is one of 2048x2048. Writes benchmarks/results/throughput.json.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import lightning as L
+import torch
+from hydra import compose, initialize_config_dir
+
+from benchmarks.table import show
+from benchmarks.usual import BATCH, PATCH, Usual
+from srcnn.callbacks import EMA
+from srcnn.checkpoint import CONFIGS
+from srcnn.config import new_network, plain
+from srcnn.nets import SRCNN
+from train import new_data, new_module
+
+WARMUP = 10  # steps
+
+
+class Stopwatch(L.Callback):
+    """Seconds from the end of the warm-up to the end."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        if trainer.global_step == WARMUP:
+            synchronize()
+            self.start = time.perf_counter()
+
+    def on_train_end(self, *_: object) -> None:
+        synchronize()
+        self.seconds = time.perf_counter() - self.start
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def ours(settings: list[str], precision: str, pixels: int) -> Callable[[], float]:
+    """Patch pixels a second of `experiment=fast`, over so many pixels, each time it is called."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", ["experiment=fast", "output_dir=none", *settings])
+    net = new_network(cfg)
+    data = new_data(cfg, net)
+    data.load()
+    batch = cfg.data.batch_size * cfg.data.patch_size**2
+    steps = WARMUP + pixels // batch
+
+    def run() -> float:
+        watch = Stopwatch()
+        options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+        options |= {"enable_model_summary": False, "limit_val_batches": 0, "callbacks": [EMA(0.998), watch]}
+        options |= {"max_steps": steps, "max_epochs": -1, "precision": precision}
+        L.Trainer(**(plain(cfg.trainer) | options)).fit(new_module(cfg, net), data)
+        return (steps - WARMUP) * batch / watch.seconds
+
+    return run
+
+
+def usual(contender: Usual, pixels: int) -> Callable[[], float]:
+    """Patch pixels a second of the usual loop, over so many pixels, each time it is called."""
+
+    def run() -> float:
+        for _ in range(WARMUP):
+            contender.step()
+        synchronize()
+        start = time.perf_counter()
+        for _ in range(pixels // contender.pixels_per_step):
+            contender.step()
+        synchronize()
+        return pixels // contender.pixels_per_step * contender.pixels_per_step / (time.perf_counter() - start)
+
+    return run
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
+    """FLOP a second of a product of two matrices of 2048x2048."""
+    a, b = torch.randn(2, 2048, 2048, device=device).to(dtype)
+    a @ b
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(5):
+        a @ b
+    synchronize()
+    return 5 * 2 * 2048**3 / (time.perf_counter() - start)
+
+
+def flop(side: int, padded: bool) -> float:
+    """Of the convolutions of one SRCNN step, forward and backward, for one patch of side x side pixels.
+
+    Backward costs as much for the weights and as much again for the input, which the first layer does not need.
+    """
+    net = SRCNN()
+    first, second, third = (conv.weight.numel() for conv in (net.conv1, net.conv2, net.conv3))
+    inner = side if padded else side - net.conv1.kernel_size[0] + 1
+    last = inner if padded else inner - net.conv3.kernel_size[0] + 1
+    return 2 * ((2 * first + 3 * second) * inner**2 + 3 * third * last**2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mpixel", type=float, default=4, help="a round and contender")
+    arguments = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pixels = int(arguments.mpixel * 1e6)
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", ["experiment=fast", "output_dir=none", *arguments.settings])
+    data = new_data(cfg, new_network(cfg))
+    pairs = list(data.training_pairs())
+    side = cfg.data.patch_size
+    contenders = {
+        "usual loop": (usual(Usual(pairs, device), pixels), flop(PATCH, True) / PATCH**2, torch.float32),
+        "usual loop, 2 workers": (usual(Usual(pairs, device, 2), pixels), flop(PATCH, True) / PATCH**2, torch.float32),
+        "fast": (ours(arguments.settings, "32-true", pixels), flop(side, False) / side**2, torch.float32),
+        "fast, bf16": (ours(arguments.settings, "bf16-mixed", pixels), flop(side, False) / side**2, torch.bfloat16),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    matrix: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+    for _ in range(arguments.rounds):
+        for dtype, found in matrix.items():
+            found.append(matrix_rate(dtype, device))
+        for name, (run, _, _) in contenders.items():
+            rates[name].append(run())
+    base = rates["usual loop"]
+    rows = [
+        {
+            "contender": name,
+            "Mpixel/s": median(rates[name]) / 1e6,
+            "x usual": median(mine / other for mine, other in zip(rates[name], base, strict=True)),
+            "GFLOP/s": median(rates[name]) * per_pixel / 1e9,
+            "share of matrix product": median(rates[name]) * per_pixel / median(matrix[dtype]),
+        }
+        for name, (_, per_pixel, dtype) in contenders.items()
+    ]
+    facts = {f"matrix GFLOP/s {dtype}": round(median(found) / 1e9) for dtype, found in matrix.items()}
+    show("throughput", rows, settings=arguments.settings, rounds=arguments.rounds, batch_usual=BATCH, **facts)
+    print(facts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""How long from the first step to a PSNR on Set5 x3, against the usual recipe on the same network?
+
+    python -m benchmarks.time_to_quality [--usual-seconds 900] [SETTING ...]
+
+The contenders take turns in one process: a few seconds of `experiment=fast` through Lightning (SETTINGs laid over it),
+then as long of the usual loop (see usual.py), which afterwards goes on alone until its time is up. Scoring is not
+counted. Prints a table and writes benchmarks/results/time_to_quality.json.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from statistics import fmean
+from typing import Any, cast
+
+import lightning as L
+import torch
+from hydra import compose, initialize_config_dir
+
+from benchmarks.table import show
+from benchmarks.usual import Usual
+from srcnn.callbacks import EMA
+from srcnn.checkpoint import CONFIGS
+from srcnn.config import new_network, plain
+from srcnn.data.datamodule import SRDataModule
+from srcnn.metrics import PROTOCOLS
+from srcnn.nets import Network
+from train import new_data, new_module
+
+GOALS = (32.0, 32.39, 32.5)  # dB; 32.39 is the paper's after 8e8 back-propagations
+
+
+class Clock:
+    """Seconds of training, the PSNR on the way, and when each goal was reached."""
+
+    def __init__(self, name: str, data: SRDataModule):
+        self.name, self.data = name, data
+        self.seconds, self.best = 0.0, 0.0
+        self.reached: dict[float, float] = {}
+
+    def run(self, work: Callable[[], None]) -> None:
+        start = time.perf_counter()
+        work()
+        self.seconds += time.perf_counter() - start
+
+    def score(self, net: Network) -> None:
+        images = [sample.hr[None].to(next(net.parameters()).device).float() / 255 for sample in self.data.testing]
+        psnr = fmean(PROTOCOLS["authors"].score(net, image, with_ssim=False).psnr for image in images)
+        self.best = max(self.best, psnr)
+        for goal in GOALS:
+            if psnr >= goal:
+                self.reached.setdefault(goal, self.seconds)
+        print(f"{self.name:<24} {self.seconds:7.1f} s  {psnr:.3f} dB", flush=True)
+
+
+class Turns(L.Callback):
+    """Every `seconds`, stop our clock, score the averaged network, and give the other contender as long."""
+
+    def __init__(self, ours: Clock, usual: Clock, contender: Usual, average: EMA, seconds: float):
+        self.ours, self.usual, self.contender, self.average = ours, usual, contender, average
+        self.seconds = seconds
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.start = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: object) -> None:
+        elapsed = time.perf_counter() - self.start
+        last = trainer.global_step == trainer.estimated_stepping_batches
+        if elapsed < self.seconds and not last:
+            return
+        self.ours.seconds += elapsed
+        self.ours.score(cast(Any, self.average._average_model).module.net)
+        go_on(self.usual, self.contender, self.ours.seconds)
+        self.start = time.perf_counter()
+
+
+def go_on(clock: Clock, contender: Usual, until: float) -> None:
+    def work() -> None:
+        start = time.perf_counter()
+        while clock.seconds + time.perf_counter() - start < until:
+            contender.step()
+
+    clock.run(work)
+    clock.score(contender.net)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*")
+    parser.add_argument("--usual-seconds", type=float, default=900)
+    parser.add_argument("--turn", type=float, default=3.0, help="seconds between scorings")
+    arguments = parser.parse_args()
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose("train", ["experiment=fast", "output_dir=none", *arguments.settings])
+    L.seed_everything(cfg.seed, verbose=False)
+    net = new_network(cfg)
+    data = new_data(cfg, net)
+    data.load()
+    average = EMA(cfg.callbacks.ema.decay)
+    ours, usual = Clock("experiment=fast", data), Clock("usual recipe", data)
+    pairs = list(data.training_pairs())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    turns = Turns(ours, usual, Usual(pairs, device), average, arguments.turn)
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    options |= {"enable_model_summary": False, "limit_val_batches": 0, "callbacks": [average, turns]}
+    L.Trainer(**(plain(cfg.trainer) | options)).fit(new_module(cfg, net), data)
+    while usual.seconds < arguments.usual_seconds and GOALS[-1] not in usual.reached:
+        go_on(usual, turns.contender, usual.seconds + max(arguments.turn, usual.seconds / 20))
+    rows = [
+        {
+            "contender": clock.name,
+            **{f"s to {goal} dB": clock.reached.get(goal) for goal in GOALS},
+            "best dB": clock.best,
+            "of s": clock.seconds,
+        }
+        for clock in (ours, usual)
+    ]
+    show("time_to_quality", rows, settings=arguments.settings)
+
+
+if __name__ == "__main__":
+    main()
