@@ -12,10 +12,8 @@
 A run's folder below outputs/ holds its checkpoints, logs, scores and a picture: tensorboard --logdir outputs
 """
 
-import logging
 import sys
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +38,6 @@ from srcnn.data.datamodule import SRDataModule
 from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
-
-# Lightning's tips, and its warnings about what is so on purpose here.
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
-warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
 def train(cfg: DictConfig) -> float | None:

@@ -1,6 +1,6 @@
 """How long does an image take, and how much memory, against the plain module and ONNX Runtime?
 
-    python -m benchmarks.inference [--rounds 3] [--size 1280x720 3840x2160]      pip install -e ".[benchmarks]"
+    python -m benchmarks.inference [--rounds 3] [--size 1280x720 3840x2160]      pip install -e ".[export]"
 
 `srcnn.upscale.upscale` against `net(lr)` and against the network's body in ONNX Runtime with its default settings, fed
 with the enlarged image. SR sizes; the shipped SRCNN x3 on random pixels. Times: the best of some rounds in alternation

@@ -3,12 +3,14 @@
 import difflib
 import inspect
 import json
+import logging
 import math
 import os
 import re
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -46,6 +48,13 @@ from srcnn.nets import Network
 from srcnn.optim import make_scheduler
 
 OmegaConf.register_new_resolver("unique", lambda: os.urandom(2).hex(), use_cache=True, replace=True)
+
+# Lightning's tips, and its warnings about what is so on purpose here.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+warnings.filterwarnings("ignore", message="predict returned None")
 
 # Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
 _PATHS = (

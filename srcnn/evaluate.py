@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from srcnn import report
-from srcnn.checkpoint import load_network
+from srcnn.checkpoint import find_checkpoint, load_network
 from srcnn.config import check_device, check_output, check_protocol, command, device_of
 from srcnn.data.datamodule import Sample, read_sets
 from srcnn.data.sets import find_images
@@ -56,7 +56,13 @@ def main(cfg: DictConfig) -> None:
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     net.to(device_of(cfg.trainer.accelerator))
     samples = read_sets(test_sets(cfg, checkpoint), cfg.data.root, net.scale)
-    evaluate(net, samples, cfg.protocol, Path(cfg.output or cfg.run_dir), {"checkpoint": str(cfg.ckpt_path)})
+    evaluate(
+        net,
+        samples,
+        cfg.protocol,
+        Path(cfg.output or cfg.run_dir),
+        {"checkpoint": str(find_checkpoint(cfg.ckpt_path, cfg.scale))},
+    )
 
 
 if __name__ == "__main__":

@@ -1,53 +1,159 @@
-"""An image file in, an image file out."""
+"""An image file in, an image file out: pixels, and whatever else a copy needs to be of the same kind."""
 
 import os
 import re
-import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from srcnn.errors import UserError
 
 EXTENSIONS = {".bmp", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+MAX_PIXELS = 178_956_970  # beyond it Pillow calls an image a decompression bomb
+_FORMATS = {"BMP": ".bmp", "JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp"}  # those we write
+_TEXTS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298}  # of a TIFF's tags, those not about its layout
 
 
-def read_image(path: str | os.PathLike) -> Tensor:
-    """An 8-bit image file as a tensor [C, H, W], uint8: C is 1 for a gray image, else 3 (RGB).
+@dataclass
+class Picture:
+    """What is in an image file.
 
-    Palettes are resolved, EXIF orientation is applied. Raises UserError for what has more than 8 bits or
-    transparency, which would be lost here without a word, and for broken or huge files.
+    colour    [C, H, W], uint8 or uint16: C is 1 for gray, 3 for RGB, 4 for CMYK
+    alpha     [1, H, W] of the same type, or None
+    ending    of the files that can hold it, as ".png"
+    metadata  as Pillow's `save` takes it: icc_profile, exif, dpi
+    """
+
+    colour: Tensor
+    alpha: Tensor | None = None
+    ending: str = ".png"
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def read_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, deep: bool = True) -> Picture:
+    """An image file as a viewer shows it, EXIF orientation applied; of an animation the first frame.
+
+    Raises UserError for a broken file, one of more than `max_pixels`, and one of 16 bits a channel, unless these are
+    wanted (`deep`) and the extra of that name is installed.
     """
     path = Path(path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as file:
-                stored = str(file.tile[0].args) if file.tile else ""  # "RGB;16B": Pillow would give 8 bits of it
-                image = ImageOps.exif_transpose(file)
-                image.load()
+            warnings.simplefilter("ignore")  # about pixels, which are counted here, and about odd metadata
+            with _open(path) as file:
+                if not 0 < file.width * file.height <= max_pixels:
+                    raise UserError(
+                        f"{path}: {file.width}x{file.height} pixels; at most {max_pixels} are trusted (max_pixels=)"
+                    )
+                is_deep, ending = _is_deep(file), _ending(path, file)
+                image = file if is_deep else ImageOps.exif_transpose(file)
+                if not is_deep:
+                    image.load()
+                metadata = _metadata(image, file.format == "TIFF", ending)
+    except UserError:
+        raise
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
+        raise UserError(f"{path}: no such file" + (" (a dangling link)" if path.is_symlink() else "")) from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, not an image") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"{path}: too many pixels for an image that can be trusted") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
-        raise UserError(f"{path}: not an image that Pillow can read ({error})") from None
-    deep_ppm = re.fullmatch(r"\('\w+', (\d+)\)", stored)  # its largest value
-    if image.mode.startswith(("I", "F")) or re.search(";16[BLN]", stored) or (deep_ppm and int(deep_ppm[1]) > 255):
+        reason = " ".join(str(error).replace(f" '{path}'", "").split())
+        raise UserError(f"{path}: not an image that Pillow can read ({reason})") from None
+    if is_deep and not deep:
         raise UserError(f"{path}: more than 8 bits a channel; convert it to 8 bits first")
-    if image.has_transparency_data and np.asarray(image.convert("RGBA"))[..., 3].min() < 255:
+    if is_deep:
+        return _read_deep(path, ending, metadata)
+    return Picture(*_planes(image), ending, metadata)
+
+
+def read_image(path: str | os.PathLike) -> Tensor:
+    """An image to train or test on: [C, H, W], uint8, C being 1 for a gray image, else 3 (RGB).
+
+    Raises UserError for what `read_picture` refuses, and for more than 8 bits or transparency, which would be lost.
+    """
+    picture = read_picture(path, deep=False)
+    if picture.alpha is not None and picture.alpha.min() < 255:
         raise UserError(f"{path}: has transparency; flatten it first")
-    gray = image.mode in ("1", "L", "LA") or (image.mode == "P" and _gray_palette(image))
-    array = np.array(image.convert("L" if gray else "RGB"))
-    return torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1).contiguous()
+    if len(picture.colour) == 4:
+        cmyk = Image.fromarray(_rows(picture.colour), "CMYK")
+        return torch.from_numpy(np.array(cmyk.convert("RGB"))).permute(2, 0, 1).contiguous()
+    return picture.colour
+
+
+def ending_of(path: str | os.PathLike) -> str:
+    """The ending of the file that can hold what is in this one; its own where it cannot be read."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with _open(path) as file:
+                return _ending(Path(path), file)
+    except Exception:
+        return Path(path).suffix
+
+
+def _open(path: str | os.PathLike) -> Image.Image:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's
+    try:
+        return Image.open(path)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def _is_deep(file: Image.Image) -> bool:
+    """Whether it holds more than 8 bits a channel; of 16-bit RGB Pillow would give 8 without a word."""
+    tile = getattr(file, "tile", None)
+    stored = str(tile[0].args) if tile else ""  # as "RGB;16B"
+    deep_ppm = re.fullmatch(r"\('\w+', (\d+)\)", stored)  # its largest value
+    deep = file.mode.startswith(("I", "F")) or re.search(";(16|32)[BLNS]", stored)
+    return bool(deep or (deep_ppm and int(deep_ppm[1]) > 255))
+
+
+def _ending(path: Path, file: Image.Image) -> str:
+    """The file's own if its content is of that kind, can be written, and can hold what will be written."""
+    kind = {"MPO": "JPEG"}.get(str(file.format), str(file.format))
+    if kind not in _FORMATS or file.mode in ("1", "P", "PA") or (kind == "BMP" and file.mode == "RGBA"):
+        return ".png"
+    if _is_deep(file) and kind != "TIFF":
+        return ".png"
+    same = Image.registered_extensions().get(path.suffix.lower()) == kind
+    return path.suffix if same else _FORMATS[kind]
+
+
+def _metadata(image: Image.Image, tiff: bool, ending: str) -> dict[str, Any]:
+    """ICC profile, EXIF and resolution; of a TIFF's tags, which are all EXIF to Pillow, those not about its layout."""
+    found = {key: image.info[key] for key in ("icc_profile", "dpi") if image.info.get(key)}
+    kept, exif = Image.Exif(), image.getexif()
+    for tag, value in exif.items():
+        if tag in _TEXTS or not (tiff or tag in (ExifTags.Base.Orientation, *ExifTags.IFD)):
+            kept[tag] = value
+    for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        if values := dict(exif.get_ifd(part)):
+            kept.get_ifd(part).update(values)
+    if len(kept) or any(len(kept.get_ifd(part)) for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)):
+        found["exif"] = kept if ending.lower() in (".tif", ".tiff") else kept.tobytes()
+    return found
+
+
+def _planes(image: Image.Image) -> tuple[Tensor, Tensor | None]:
+    """Colour and alpha of a Pillow image of any 8-bit mode."""
+    gray = image.mode in ("1", "L", "LA", "La") or (image.mode == "P" and _gray_palette(image))
+    if image.mode == "CMYK":
+        return _tensor(image), None
+    if not image.has_transparency_data:
+        return _tensor(image.convert("L" if gray else "RGB")), None
+    rgba = _tensor(image.convert("RGBA"))
+    colour, alpha = rgba[:1] if gray else rgba[:3], rgba[3:]
+    # A palette's transparency that no pixel uses is none; a channel of its own stays.
+    return colour.contiguous(), alpha.contiguous() if image.mode.lower().endswith("a") or alpha.min() < 255 else None
 
 
 def _gray_palette(image: Image.Image) -> bool:
@@ -55,17 +161,79 @@ def _gray_palette(image: Image.Image) -> bool:
     return red == green == blue
 
 
-def write_image(path: str | os.PathLike, image: Tensor) -> None:
-    """Write [C, H, W], uint8, in the format that the ending names: beside its place first, then renamed into it."""
-    array = image.permute(1, 2, 0).cpu().numpy()
-    save_image(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array), path)
+def _tensor(image: Image.Image) -> Tensor:
+    array = np.array(image)
+    return torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1).contiguous()
 
 
-def save_image(image: Image.Image, path: str | os.PathLike) -> None:
-    """A Pillow image into a file, whole or not at all; JPEG at quality 95."""
+def _rows(planes: Tensor) -> np.ndarray:
+    array = planes.permute(1, 2, 0).contiguous().cpu().numpy()
+    return array[..., 0] if array.shape[2] == 1 else array
+
+
+def _read_deep(path: Path, ending: str, metadata: dict[str, Any]) -> Picture:
+    if not (find_spec("imagecodecs") and find_spec("tifffile")):
+        raise UserError(f"{path}: 16 bits a channel need an extra: pip install -e '.[deep]', or convert it to 8 bits")
+    import imagecodecs
+    import tifffile
+
+    try:
+        is_tiff = path.read_bytes()[:2] in (b"II", b"MM")
+        array = tifffile.imread(path, key=0) if is_tiff else imagecodecs.imread(path)
+    except Exception as error:
+        raise UserError(f"{path}: not an image that can be read ({' '.join(str(error).split())})") from None
+    if array.dtype != np.uint16 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+        raise UserError(f"{path}: {array.dtype} of {array.shape}: only 8 and 16 bits of gray or RGB are taken")
+    planes = torch.from_numpy(array.reshape(*array.shape[:2], -1).copy()).permute(2, 0, 1).contiguous()
+    colours = len(planes) - (len(planes) + 1) % 2  # one or three
+    return Picture(planes[:colours], planes[colours:] if colours < len(planes) else None, ending, metadata)
+
+
+def write_picture(path: str | os.PathLike, picture: Picture) -> None:
+    """Write it in the format that the path's ending names, whole or not at all; UserError if that cannot hold it."""
     path = Path(path)
+    planes = picture.colour if picture.alpha is None else torch.cat([picture.colour, picture.alpha])
+    if planes.dtype == torch.uint16:
+        return _write_deep(path, _rows(planes), picture.metadata)
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(picture.colour)] + ("" if picture.alpha is None else "A")
+    save_image(Image.fromarray(_rows(planes), mode), path, **picture.metadata)
+
+
+def _write_deep(path: Path, array: np.ndarray, metadata: dict[str, Any]) -> None:
+    import imagecodecs
+    import tifffile
+
     with replacing(path) as temporary:
-        image.save(temporary, quality=95) if path.suffix.lower() in (".jpg", ".jpeg") else image.save(temporary)
+        if path.suffix.lower() in (".tif", ".tiff"):
+            options: dict[str, Any] = {"photometric": "minisblack" if array.ndim == 2 or array.shape[2] == 2 else "rgb"}
+            if array.ndim == 3 and array.shape[2] in (2, 4):
+                options["extrasamples"] = ["unassalpha"]
+            options |= {"iccprofile": metadata.get("icc_profile"), "compression": "deflate"}
+            if dpi := metadata.get("dpi"):
+                options |= {"resolution": tuple(map(float, dpi)), "resolutionunit": "INCH"}
+            tifffile.imwrite(temporary, array, **options)
+        elif path.suffix.lower() == ".png":
+            temporary.write_bytes(imagecodecs.png_encode(array))
+        else:
+            raise UserError(f"{path}: 16 bits a channel go into .png or .tif")
+
+
+def write_image(path: str | os.PathLike, image: Tensor) -> None:
+    """Write [C, H, W], uint8, in the format that the ending names."""
+    write_picture(path, Picture(image))
+
+
+def save_image(image: Image.Image, path: str | os.PathLike, **metadata: Any) -> None:
+    """A Pillow image into a file, whole or not at all; JPEG and WebP at quality 95."""
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    with replacing(path) as temporary:
+        try:
+            image.save(temporary, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}), **metadata)
+        except (OSError, ValueError, KeyError) as error:
+            if isinstance(error, OSError) and error.errno:
+                raise
+            raise UserError(f"{path}: {kind or path.suffix} cannot hold a {image.mode} image ({error})") from None
 
 
 class replacing:  # noqa: N801 (reads as open() does)
@@ -75,17 +243,13 @@ class replacing:  # noqa: N801 (reads as open() does)
         self.path = Path(path)
 
     def __enter__(self) -> Path:
-        # The ending stays the last, as Pillow takes the format from it.
+        # Always the same name, so that what a kill leaves behind is overwritten the next time.
+        self.temporary = self.path.with_name(f".{self.path.name[:100]}.part")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(self.path.suffix, f".{self.path.stem[:40]}-", self.path.parent)
+            self.temporary.touch()
         except OSError as error:
             raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
-        os.close(handle)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        self.temporary = Path(name)
         return self.temporary
 
     def __exit__(self, kind: type | None, *_: object) -> None:
@@ -97,7 +261,21 @@ class replacing:  # noqa: N801 (reads as open() does)
 
 def list_images(folder: str | os.PathLike) -> list[Path]:
     """The image files of a folder, by name."""
-    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in EXTENSIONS and path.is_file())
+    return sorted(path for path in Path(folder).iterdir() if is_image_name(path) and path.is_file())
+
+
+def walk_images(folder: str | os.PathLike) -> Iterator[Path]:
+    """Whatever is called like an image in a folder and those below it, by name: dangling links and folders too."""
+    for path in sorted(Path(folder).iterdir()):
+        if is_image_name(path):
+            yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from walk_images(path)
+
+
+def is_image_name(path: Path) -> bool:
+    """By its ending; a hidden file is none."""
+    return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

@@ -71,7 +71,8 @@ def _cubic_taps(phases: int, step: int) -> list[list[tuple[int, float]]]:
 def symmetric_pad(x: Tensor, pad: int, dim: int) -> Tensor:
     """Mirror both ends of a dimension with the edge pixel (MATLAB's "symmetric"); it may be shorter than pad."""
     size = x.shape[dim]
-    index = torch.arange(-pad, size + pad, device=x.device) % (2 * size)
+    index = torch.arange(-pad, size + pad, device=x.device)
+    index = index % torch.full_like(index, 2 * size)  # of two tensors, as ONNX has it for a size that is not fixed
     return x.index_select(dim, torch.minimum(index, 2 * size - 1 - index))
 
 

@@ -63,17 +63,26 @@ class Protocol:
             else:
                 rgb = quantize(upscale(net, bicubic_down(hr.expand(-1, 3, -1, -1), scale).float()))
                 sr = self._luma(quantize(gray_of(rgb)) if hr.shape[1] == 1 else rgb)
-        figures = []
-        for luma in (sr, bicubic):
-            pair = shave(luma, scale), shave(truth, scale)
-            figures += [psnr(*pair), ssim(*pair) if with_ssim else math.nan]
-        return Score(*figures)
+        return _score(sr, bicubic, truth, scale, with_ssim)
+
+    def compare(self, lr: Tensor, sr: Tensor, hr: Tensor) -> Score:
+        """Score an SR image that is there, and bicubic on the same LR: all [1, 1 or 3, H, W] in [0, 1]."""
+        scale = sr.shape[-1] // lr.shape[-1]
+        return _score(self._luma(sr), self._luma(quantize(bicubic_up(lr, scale))), self._luma(hr), scale)
 
     def _luma(self, image: Tensor) -> Tensor:
         image = image.cpu().double()  # not every accelerator has float64
         if self.luma_8bit:
             return to_uint8(rgb_to_y(image) if image.shape[1] == 3 else image).double()
         return rgb_to_y(image.expand(-1, 3, -1, -1)) * 255
+
+
+def _score(sr: Tensor, bicubic: Tensor, truth: Tensor, scale: int, with_ssim: bool = True) -> Score:
+    figures = []
+    for luma in (sr, bicubic):
+        pair = shave(luma, scale), shave(truth, scale)
+        figures += [psnr(*pair), ssim(*pair) if with_ssim else math.nan]
+    return Score(*figures)
 
 
 PROTOCOLS = {

@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from srcnn.nets import Network
 from srcnn.upscale import super_resolve
 
 Scores = Sequence[tuple[str, str, Score]]  # set, image, score
+Shown = tuple[str, Tensor, Tensor, Tensor, Score]  # name, then LR, SR and HR as [1, 3, H, W] in [0, 1]
 
 _PANEL = 240  # pixels of the picture, the widest an image gets
 _ERROR_GAIN = 5
@@ -60,7 +61,7 @@ def write(folder: Path, net: Network, samples: Sequence[Sample], scores: Scores,
     """Print the table of a test and leave scores and picture in `folder`."""
     facts = {"network": type(net).__name__, "parameters": net.parameter_count, "scale": net.scale, **facts}
     write_scores(folder, scores, facts)
-    write_comparison(folder / "comparison.png", net, samples, scores)
+    write_comparison(folder / "comparison.png", net, shown(net, samples, scores))
     print(f"\n{table(scores, net, facts['protocol'])}\n")
     print(f"weights   {facts['checkpoint']}\npicture   {folder / 'comparison.png'}")
 
@@ -103,24 +104,25 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def write_comparison(path: Path, net: Network, samples: Sequence[Sample], scores: Scores, most: int = 5) -> None:
-    """A picture of the first `most` images: LR, bicubic, network, ground truth and error, whole and zoomed.
-
-    Both start from the LR image rounded to 8 bits, as a file has it; the dB are those of `scores`.
-    """
+def shown(net: Network, samples: Sequence[Sample], scores: Scores, most: int = 5) -> Iterator[Shown]:
+    """The first `most` images for the picture, from their LR rounded to 8 bits, as a file has it."""
     device = next(net.parameters()).device
-    bands = []
     for sample, (_, _, score) in list(zip(samples, scores, strict=True))[:most]:
         hr = modcrop(sample.hr[None].to(device).float() / 255, net.scale).expand(-1, 3, -1, -1)
         lr = quantize(bicubic_down(hr, net.scale))
-        bands.append(_band(sample.name, lr.cpu(), super_resolve(net, lr).clamp(0, 1).cpu(), hr.cpu(), net, score))
+        yield sample.name, lr.cpu(), super_resolve(net, lr).clamp(0, 1).cpu(), hr.cpu(), score
+
+
+def write_comparison(path: Path, net: Network, images: Iterable[Shown]) -> None:
+    """A picture of images: LR, bicubic, network, ground truth and error, whole and zoomed; the dB are the scores'."""
+    bands = [_band(*image, net) for image in images]
     page = Image.new("RGB", (bands[0].width, sum(band.height for band in bands)), _PAPER)
     for number, band in enumerate(bands):
         page.paste(band, (0, sum(other.height for other in bands[:number])))
     save_image(page, path)
 
 
-def _band(name: str, lr: Tensor, sr: Tensor, hr: Tensor, net: Network, score: Score) -> Image.Image:
+def _band(name: str, lr: Tensor, sr: Tensor, hr: Tensor, score: Score, net: Network) -> Image.Image:
     """One image's part of the picture: captions, a row of whole images, a row of one crop enlarged."""
     bicubic = bicubic_up(lr, net.scale).clamp(0, 1)
     nearest = F.interpolate(lr, scale_factor=net.scale, mode="nearest")

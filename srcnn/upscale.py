@@ -1,71 +1,191 @@
-"""A network over an image of any size."""
+"""A network over an image of any size, in tiles."""
 
 import math
+from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from srcnn.files import Picture
 from srcnn.image import bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from srcnn.nets import Network
 
 # SR pixels of a tile: on a CPU as many as keep SRCNN's features (13 MB) in the cache, else enough to fill a GPU.
-_TILE = {"cpu": (128, 256)}
-_LARGE_TILE = (1024, 4096)
+_TILE = (128, 256)
+_LARGE_TILE = (2048, 2048)
 
 
 @torch.inference_mode()
 def upscale(net: Network, lr: Tensor, tile: tuple[int, int] | None = None) -> Tensor:
     """`net(lr)` in tiles, equal to the whole but for memory and time: [N, C, H, W] -> [N, C, scale*H, scale*W].
 
-    tile  height and width of a tile in SR pixels; by default what suits the device
+    tile  height and width of a tile in SR pixels; by default what suits the device; halved when memory runs out
 
     A tile sees `receptive_radius` more pixels around it than it yields, so no cut shows.
     """
-    size, scale = lr.shape[-2:], net.scale
-    rows, columns = (max(1, side // scale) for side in tile or _TILE.get(lr.device.type, _LARGE_TILE))
-    body_input = scale // net.body_scale  # its pixels per LR pixel
-    halo = math.ceil(net.receptive_radius / body_input)
-    sr = lr.new_empty(*lr.shape[:2], size[0] * scale, size[1] * scale)
-    for top in range(0, size[0], rows):
-        for left in range(0, size[1], columns):
-            core = [slice(top, min(top + rows, size[0])), slice(left, min(left + columns, size[1]))]
-            seen = _grown(core, halo, size)
-            read = _grown(seen, net.preprocess_radius, size)
-            x = _cut(net.preprocess(_cut(lr, read)), _within(seen, read, body_input))
-            target = _cut(sr, _within(core, [slice(0, 0)] * 2, scale))
-            target.copy_(_cut(net.body(x), _within(core, seen, scale)))
+    sr = lr.new_empty(*lr.shape[:2], *(side * net.scale for side in lr.shape[2:]))
+    for core, y in _tiles(net, lr, tile):
+        _part(sr, core, net.scale).copy_(y)
     return sr
+
+
+@torch.inference_mode()
+def super_resolve(net: Network, lr: Tensor, tile: tuple[int, int] | None = None) -> Tensor:
+    """Any LR image [N, 1 or 3, H, W] -> SR with as many channels, whatever the network works on, of the same type.
+
+    float in [0, 1], or uint8 or uint16, which are rounded tile by tile so that no float image of the whole is made. A
+    network on Y enlarges Cb and Cr bicubically; a gray image goes through an RGB network as three equal channels, and
+    their luma comes back.
+    """
+    gray = lr.shape[1] == 1
+    shape = (*lr.shape[:2], *(side * net.scale for side in lr.shape[2:]))
+    sr = torch.empty(shape, dtype=lr.dtype, device=lr.device, memory_format=torch.channels_last)  # as files have it
+    for core, y in _tiles(net, lr, tile):
+        if net.channels == 3 and gray:
+            y = gray_of(y)
+        elif net.channels == 1 and not gray:
+            near = _grown(core, 2, lr.shape[2:])  # what bicubic looks at
+            chroma = bicubic_up(rgb_to_ycbcr(_as_float(_part(lr, near)).to(y.device))[:, 1:], net.scale)
+            y = ycbcr_to_rgb(torch.cat([y, _part(chroma, _within(core, near), net.scale)], dim=1))
+        _part(sr, core, net.scale).copy_(_as(y, lr.dtype))
+    return sr
+
+
+def enlarge(net: Network, picture: Picture) -> Picture:
+    """The picture `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
+    colour, alpha = picture.colour, picture.alpha
+    if alpha is not None:
+        colour = _spread(colour, alpha, _radius(net) + 2)  # two pixels more, as alpha grows as well
+        alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
+    sr = super_resolve(net, colour[:, None])[:, 0] if len(colour) == 4 else super_resolve(net, colour[None])[0]
+    return Picture(sr, alpha, picture.ending, picture.metadata)
+
+
+def _radius(net: Network) -> int:
+    """LR pixels, on each side, that an SR pixel depends on."""
+    return net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
+
+
+def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
+    """The visible colours carried `radius` pixels into what is wholly transparent, lest what hides there bleed."""
+    known = (alpha > 0).float()[None]
+    if known.all():
+        return colour
+    pixels = _as_float(colour[None]) * known
+    for _ in range(radius):
+        weight = F.avg_pool2d(known, 3, 1, 1)
+        mean = F.avg_pool2d(pixels, 3, 1, 1) / weight.clamp(min=1e-6)
+        pixels = torch.where(known > 0, pixels, mean)
+        known = (weight > 0).float()
+    return _as(pixels, colour.dtype)[0]
+
+
+class Bicubic(Network):
+    """MATLAB's bicubic as a network of no parameters: each channel by itself."""
+
+    channels, body_scale, receptive_radius, preprocess_radius = 1, 1, 0, 2
+
+    def __init__(self, scale: int):
+        super().__init__()
+        self.scale = scale
+
+    def preprocess(self, lr: Tensor) -> Tensor:
+        return bicubic_up(lr, self.scale)
+
+    def body(self, x: Tensor, pad: bool = True) -> Tensor:
+        return x
+
+
+class SelfEnsemble(Network):
+    """The mean of a network's results over 8 orientations: slower by as much, and a little better.
+
+    Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", CVPRW 2017, section 3.4.
+    """
+
+    def __init__(self, net: Network):
+        super().__init__()
+        self.net = net
+        self.scale, self.channels, self.body_scale = net.scale, net.channels, net.body_scale
+        self.receptive_radius, self.preprocess_radius = net.receptive_radius, net.preprocess_radius
+
+    def preprocess(self, lr: Tensor) -> Tensor:
+        return self.net.preprocess(lr)
+
+    def body(self, x: Tensor, pad: bool = True) -> Tensor:
+        results = []
+        for turned in (False, True):
+            for flips in ([], [2], [3], [2, 3]):
+                y = self.net.body((x.transpose(2, 3) if turned else x).flip(flips), pad).flip(flips)
+                results.append(y.transpose(2, 3) if turned else y)
+        return torch.stack(results).mean(0)
+
+
+def gray_of(rgb: Tensor) -> Tensor:
+    """The gray image of an RGB one, in the full range: gray (v, v, v) gives v."""
+    return (rgb_to_y(rgb) * 255 - 16) / 219
+
+
+def _tiles(net: Network, lr: Tensor, tile: tuple[int, int] | None) -> Iterator[tuple[list[slice], Tensor]]:
+    """Parts of the LR image and what the network makes of each, on the network's device."""
+    device = next((parameter.device for parameter in net.parameters()), lr.device)
+    sides = tile or (_TILE if device.type == "cpu" else _LARGE_TILE)
+    todo = _split([slice(0, side) for side in lr.shape[2:]], [max(1, side // net.scale) for side in sides])
+    while todo:
+        core = todo.pop()
+        try:
+            y = _tile(net, lr, core, device)
+        except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
+            rows, columns = (part.stop - part.start for part in core)
+            if "memory" not in str(error) or rows * columns == 1:
+                raise
+            halves = [rows - rows // 2, columns] if rows >= columns else [rows, columns - columns // 2]
+            todo += _split(core, halves)
+            continue
+        yield core, y
+
+
+def _split(whole: list[slice], sides: list[int]) -> list[list[slice]]:
+    """A part of an image in tiles of at most these sides, the first last."""
+    rows, columns = (
+        [slice(start, min(start + side, part.stop)) for start in range(part.start, part.stop, side)]
+        for part, side in zip(whole, sides, strict=True)
+    )
+    return [[row, column] for row in rows for column in columns][::-1]
+
+
+def _tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> Tensor:
+    body_input = net.scale // net.body_scale  # its pixels per LR pixel
+    seen = _grown(core, math.ceil(net.receptive_radius / body_input), lr.shape[2:])
+    read = _grown(seen, net.preprocess_radius, lr.shape[2:])
+    part = _as_float(_part(lr, read).to(device))
+    if net.channels != part.shape[1]:
+        part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_y(part)
+    x = _part(net.preprocess(part), _within(seen, read), body_input)
+    return _part(net.body(x), _within(core, seen), net.scale)
+
+
+def _as_float(x: Tensor) -> Tensor:
+    return x if x.is_floating_point() else x.float() / torch.iinfo(x.dtype).max
+
+
+def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """In [0, 1] -> of a type; integers are rounded, halves up as MATLAB does."""
+    if dtype.is_floating_point:
+        return x
+    return (x.clamp(0, 1) * torch.iinfo(dtype).max + 0.5).floor().to(dtype)
 
 
 def _grown(part: list[slice], margin: int, size: torch.Size) -> list[slice]:
     return [slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(part, size, strict=True)]
 
 
-def _cut(image: Tensor, part: list[slice]) -> Tensor:
-    return image[:, :, part[0], part[1]]
+def _within(part: list[slice], whole: list[slice]) -> list[slice]:
+    """Where a part lies in the whole."""
+    return [slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True)]
 
 
-def _within(part: list[slice], whole: list[slice], ratio: int) -> list[slice]:
-    """Where a part lies in the whole, in pixels of which `ratio` make one."""
-    return [slice((p.start - w.start) * ratio, (p.stop - w.start) * ratio) for p, w in zip(part, whole, strict=True)]
-
-
-def super_resolve(net: Network, lr: Tensor) -> Tensor:
-    """Any LR image [N, 1 or 3, H, W] in [0, 1] -> SR with as many channels, whatever the network works on.
-
-    A network on Y enlarges Cb and Cr bicubically; a gray image goes through an RGB network as three equal channels,
-    and their luma comes back.
-    """
-    gray = lr.shape[1] == 1
-    if net.channels == 3:
-        sr = upscale(net, lr.expand(-1, 3, -1, -1))
-        return gray_of(sr) if gray else sr
-    if gray:
-        return upscale(net, lr)
-    ycbcr = rgb_to_ycbcr(lr)
-    return ycbcr_to_rgb(torch.cat([upscale(net, ycbcr[:, :1]), bicubic_up(ycbcr[:, 1:], net.scale)], dim=1))
-
-
-def gray_of(rgb: Tensor) -> Tensor:
-    """The gray image of an RGB one, in the full range: gray (v, v, v) gives v."""
-    return (rgb_to_y(rgb) * 255 - 16) / 219
+def _part(image: Tensor, part: list[slice], ratio: int = 1) -> Tensor:
+    """Cut a part out of an image that has `ratio` times the pixels."""
+    rows, columns = (slice(s.start * ratio, s.stop * ratio) for s in part)
+    return image[:, :, rows, columns]

@@ -28,7 +28,7 @@ def dead_leaves_image(number: int, size: int, seed: int) -> Tensor:
     pixels = _render(rng, side, leaves=side**2 // 50, smallest=3.0)[0]
     # In front, fewer and larger leaves; what lies behind is more or less out of focus.
     behind = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(float(rng.choice([0, 1, 2, 4]))))
-    front, covered = _render(rng, side, leaves=side**2 // 4000, smallest=8.0)
+    front, covered = _render(rng, side, leaves=max(1, side**2 // 4000), smallest=8.0)
     canvas = Image.composite(Image.fromarray(front), behind, Image.fromarray(covered))
     return torch.from_numpy(np.array(canvas.reduce(_OVERSAMPLING))).permute(2, 0, 1).contiguous()
 

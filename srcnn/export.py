@@ -1,0 +1,127 @@
+"""Take a network out of Python, or out of this project, in a file that says what it is.
+
+    python -m srcnn.export format=onnx                        our x3 network as srcnn_x3.onnx, for ONNX Runtime
+    python -m srcnn.export ckpt_path=CKPT format=pt2 output=net.pt2
+    python -m srcnn.export ckpt_path=CKPT format=safetensors  the weights alone; format=pth: as a bare state_dict
+
+onnx and pt2 (torch.export) hold the whole network, the enlargement included, for any height and width: float32 RGB
+(or Y) in [0, 1], [1, C, H, W] -> [1, C, scale*H, scale*W]. Each is compared with torch on three sizes before the file
+is put in place.
+"""
+
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.export import Dim
+
+from srcnn import __version__
+from srcnn.checkpoint import find_checkpoint, load_network
+from srcnn.config import command
+from srcnn.errors import UserError
+from srcnn.files import replacing
+from srcnn.nets import Network
+
+_SIZES = ((17, 23), (48, 31), (64, 64))  # compared; none is the one exported with
+_TOLERANCE = 1e-5
+_DYNAMIC = ({2: Dim("height", min=4), 3: Dim("width", min=4)},)
+
+
+def check(cfg: DictConfig) -> None:
+    """What can be known to be wrong before anything is computed."""
+    if cfg.format not in FORMATS:
+        raise UserError(f"format={cfg.format}: choose one of {', '.join(FORMATS)}")
+    load_network(cfg.ckpt_path, cfg.scale)
+    if cfg.output and Path(cfg.output).is_dir():
+        raise UserError(f"output={cfg.output}: a folder; name a file")
+
+
+def export(cfg: DictConfig) -> None:
+    net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
+    source = find_checkpoint(cfg.ckpt_path, cfg.scale)
+    target = Path(cfg.output or f"{source.stem}.{cfg.format}")
+    if target.resolve() == source.resolve():
+        raise UserError(f"output={target} is the checkpoint itself: name another file")
+    settings = checkpoint.get("srcnn", {})
+    facts = {"network": type(net).__name__, "scale": net.scale, "color": {3: "rgb", 1: "y"}[net.channels]}
+    facts |= {"srcnn": __version__, "settings": settings.get("values", {}), "run": settings.get("run", {})}
+    with replacing(target) as temporary:
+        worst = FORMATS[cfg.format](net, temporary, {key: _text(value) for key, value in facts.items()})
+    found = "" if worst is None else f", within {worst:.1g} of torch on sizes {_SIZES}"
+    print(f"{target}  {target.stat().st_size:,} bytes{found}")
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _to_onnx(net: Network, path: Path, facts: Mapping[str, str]) -> float:
+    onnxruntime = _imported("onnxruntime", "onnxscript")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not there
+    names: dict[str, Any] = {"input_names": ["lr"], "output_names": ["sr"]}
+    program = torch.onnx.export(net, (_example(net),), dynamic_shapes=_DYNAMIC, verbose=False, **names)
+    assert program
+    program.model.metadata_props.update(facts)
+    program.save(str(path), external_data=False)
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+    return _compare(lambda lr: torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0]), net)
+
+
+def _to_pt2(net: Network, path: Path, facts: Mapping[str, str]) -> float:
+    program = torch.export.export(net, (_example(net),), dynamic_shapes=_DYNAMIC)
+    file = io.BytesIO()
+    torch.export.save(program, file, extra_files={"metadata.json": json.dumps(facts)})
+    path.write_bytes(file.getvalue())
+    file.seek(0)
+    return _compare(torch.export.load(file).module(), net)
+
+
+def _to_safetensors(net: Network, path: Path, facts: Mapping[str, str]) -> None:
+    safetensors = _imported("safetensors.torch")
+    safetensors.save_file({key: value.contiguous() for key, value in net.state_dict().items()}, path, dict(facts))
+
+
+def _to_pth(net: Network, path: Path, facts: Mapping[str, str]) -> None:
+    torch.save(net.state_dict(), path)
+
+
+FORMATS: dict[str, Callable[[Network, Path, Mapping[str, str]], float | None]]
+FORMATS = {"onnx": _to_onnx, "pt2": _to_pt2, "safetensors": _to_safetensors, "pth": _to_pth}
+
+
+def _imported(*names: str) -> Any:
+    """The first of some modules, where all are there."""
+    try:
+        modules = [import_module(name) for name in names]
+    except ImportError as error:
+        raise UserError(f"this format needs an extra ({error.name}): pip install -e '.[export]'") from None
+    return modules[0]
+
+
+def _example(net: Network) -> Tensor:
+    return torch.rand(1, net.channels, 24, 32)
+
+
+def _compare(run: Callable[[Tensor], Tensor], net: Network) -> float:
+    """The largest difference from torch; UserError beyond what rounding explains."""
+    worst = 0.0
+    for height, width in _SIZES:
+        lr = torch.rand(1, net.channels, height, width, generator=torch.Generator().manual_seed(height))
+        with torch.no_grad():
+            worst = max(worst, float((run(lr) - net(lr)).abs().max()))
+    if worst > _TOLERANCE:
+        raise UserError(f"the exported network differs from torch by {worst:.2g}; nothing is written")
+    return worst
+
+
+if __name__ == "__main__":
+    warnings.filterwarnings("ignore", module="copyreg|torch.*")
+    command(export, "export", check)
