@@ -179,14 +179,14 @@ def test_predict_a_file(trained: Path, tmp_path: Path) -> None:
     for name in ("lr.bmp", "photo (1) [a,b]=ü.bmp"):
         write_image(tmp_path / name, lr)
         run("predict.py", f"ckpt_path={checkpoint}", f"input={name}", cwd=tmp_path)
-        with Image.open((tmp_path / name).with_name(name.replace(".bmp", "_x3.png"))) as image:
+        with Image.open((tmp_path / name).with_name(name.replace(".bmp", "_x3.bmp"))) as image:
             assert image.size == (300, 210)
     weights = torch.load(checkpoint, weights_only=True)["state_dict"]
     net = SRCNN()
     net.load_state_dict({key.removeprefix("net."): value for key, value in weights.items()})
     with torch.no_grad():
         expected = net(lr[None] / 255)[0].clamp(0, 1) * 255
-    assert (read_image(tmp_path / "lr_x3.png").float() - expected).abs().max() <= 0.51
+    assert (read_image(tmp_path / "lr_x3.bmp").float() - expected).abs().max() <= 0.51
 
 
 def test_predict_a_folder(trained: Path, images: Path, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_predict_a_folder(trained: Path, images: Path, tmp_path: Path) -> None:
     assert "skipped: in/broken.png" in output
     assert "10 of 11 images" in output
     expected = {f"image{i}_x3.png" for i in range(1, 8)}
-    expected |= {"image0.png_x3.png", "image0.bmp_x3.png", "image0.gif_x3.png"}  # no file over another
+    expected |= {"image0.png_x3.png", "image0.bmp_x3.bmp", "image0.gif_x3.png"}  # no file over another
     assert {path.name for path in (tmp_path / "out").iterdir()} == expected
 
 
