@@ -196,7 +196,7 @@ class Reader:
 
     def _read(self, job: Job) -> tuple[Path, Picture] | None:
         path = job.written()
-        if path.exists() and not self.overwrite and not job.fixed:
+        if path.exists() and not self.overwrite:
             self.done_before += 1
             return None
         return path, read_picture(job.source, self.max_pixels)
@@ -212,7 +212,8 @@ def predict(cfg: DictConfig) -> None:
     module = Enlarger(net, cfg.reference)
     quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
     trainer = L.Trainer(**plain(cfg.trainer), **quiet, enable_model_summary=False)
-    reader = Reader(jobs, trainer, cfg.max_pixels, cfg.overwrite)
+    # Who names one file wants it done; of a folder, what is missing.
+    reader = Reader(jobs, trainer, cfg.max_pixels, cfg.overwrite or Path(cfg.input).is_file())
     trainer.predict(module, reader, return_predictions=False)
     module.finish()
     failed, before, scores = (_of_all(x) for x in (module.failed, [reader.done_before], module.scores))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from srcnn.errors import UserError
@@ -66,12 +66,14 @@ def read_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, deep: bo
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, not an image") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
+        if deep and _has_extra() and isinstance(error, UnidentifiedImageError) and _is_tiff(path):
+            return _read_deep(path, path.suffix, {}, max_pixels)  # there are such as Pillow does not know
         reason = " ".join(str(error).replace(f" '{path}'", "").split())
         raise UserError(f"{path}: not an image that Pillow can read ({reason})") from None
     if is_deep and not deep:
         raise UserError(f"{path}: more than 8 bits a channel; convert it to 8 bits first")
     if is_deep:
-        return _read_deep(path, ending, metadata)
+        return _read_deep(path, ending, metadata, max_pixels)
     return Picture(*_planes(image), ending, metadata)
 
 
@@ -171,15 +173,29 @@ def _rows(planes: Tensor) -> np.ndarray:
     return array[..., 0] if array.shape[2] == 1 else array
 
 
-def _read_deep(path: Path, ending: str, metadata: dict[str, Any]) -> Picture:
-    if not (find_spec("imagecodecs") and find_spec("tifffile")):
+def _has_extra() -> bool:
+    return bool(find_spec("imagecodecs") and find_spec("tifffile"))
+
+
+def _is_tiff(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) in (b"II", b"MM")
+
+
+def _read_deep(path: Path, ending: str, metadata: dict[str, Any], max_pixels: int) -> Picture:
+    if not _has_extra():
         raise UserError(f"{path}: 16 bits a channel need an extra: pip install -e '.[deep]', or convert it to 8 bits")
     import imagecodecs
     import tifffile
 
     try:
-        is_tiff = path.read_bytes()[:2] in (b"II", b"MM")
-        array = tifffile.imread(path, key=0) if is_tiff else imagecodecs.imread(path)
+        if _is_tiff(path):
+            with tifffile.TiffFile(path) as file:
+                if np.prod(file.pages[0].shape) > 4 * max_pixels:
+                    raise ValueError(f"{file.pages[0].shape} are more than {max_pixels} pixels; max_pixels=")
+                array = file.pages[0].asarray()
+        else:
+            array = imagecodecs.imread(path)
     except Exception as error:
         raise UserError(f"{path}: not an image that can be read ({' '.join(str(error).split())})") from None
     if array.dtype != np.uint16 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):

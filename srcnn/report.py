@@ -158,7 +158,7 @@ def _telling_crop(bicubic: Tensor, sr: Tensor, hr: Tensor) -> tuple[int, int, in
     fifth = max(24, max(hr.shape[-2:]) // 5)
     side = min(max(side for side in range(24, fifth + 1) if _PANEL % side == 0), *hr.shape[-2:])
     ahead = ((bicubic - hr).square() - (sr - hr).square()).mean(1, keepdim=True)
-    sums = F.avg_pool2d(ahead, side, stride=1)
+    sums = F.avg_pool2d(F.avg_pool2d(ahead, (side, 1), stride=1), (1, side), stride=1)
     top, left = divmod(int(sums.argmax()), sums.shape[-1])
     return top, left, side
 

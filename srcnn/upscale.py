@@ -69,7 +69,7 @@ def _radius(net: Network) -> int:
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
     """The visible colours carried `radius` pixels into what is wholly transparent, lest what hides there bleed."""
-    known = (alpha > 0).float()[None]
+    known = (_as_float(alpha) > 0).float()[None]
     if known.all():
         return colour
     pixels = _as_float(colour[None]) * known
