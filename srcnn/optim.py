@@ -72,7 +72,7 @@ class Muon(torch.optim.Optimizer):
         if group["whiten"]:
             whitener = _whitener(*weight.shape[1:3], group["whiten"], weight.device)
             matrix = _orthogonalise(matrix @ whitener) @ whitener
-            matrix *= min(rows, columns) ** 0.5 / matrix.norm()  # as large as it would be without
+            matrix *= min(rows, columns) ** 0.5 / (matrix.norm() + 1e-12)  # as large as it would be without
         else:
             matrix = _orthogonalise(matrix)
         weight.add_(matrix.view_as(weight), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)

@@ -69,6 +69,16 @@ def test_a_whitened_step_is_small_where_photographs_are_strong() -> None:
     assert moved[0.1][3] == pytest.approx(moved[0.0][3])
 
 
+def test_no_gradient_is_no_step() -> None:
+    """As the first layers of a residual network have it at the start, whose last layer is zero."""
+    net = SRCNN(residual=True, init="identity")
+    before = [p.detach().clone() for p in net.parameters()]
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    Muon(net.parameters(), lr=0.01, whiten=0.1).step()
+    assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
+
+
 def test_sgd_is_slower_on_the_last_layer() -> None:
     groups = sgd(SRCNN().parameters(), lr=1e-4, momentum=0.9, last_layer_lr=1e-5).param_groups
     assert [group["lr"] for group in groups] == [1e-4, 1e-5]
