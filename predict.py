@@ -6,7 +6,7 @@
     python predict.py input=folder output=larger reference=HR    with PSNR and SSIM against images of the same names
     python predict.py ckpt_path=CKPT                             its test set, shrunk and super-resolved, with scores
 
-CKPT is a .ckpt or weights.pth of train.py, a name in srcnn/weights (srcnn_residual_x3), or a bare state_dict (.pth;
+CKPT is a .ckpt or weights.pth of train.py, a name in srcnn/weights (srcnn_x2), or a bare state_dict (.pth;
 scale= if it is not 3). An image comes back as what it was: format, gray or colour, alpha, 16 bits, ICC profile, EXIF.
 What is done already is left alone (overwrite=true), so an interrupted run goes on; a bad file is reported and skipped.
 """

@@ -10,7 +10,7 @@ in one process. Memory: what the peak of a process of its own rises by during on
 
 import argparse
 import json
-import resource
+import logging
 import subprocess
 import sys
 import tempfile
@@ -44,11 +44,12 @@ class Body(nn.Module):
 def onnx_runtime(net: Network) -> Contender:
     import onnxruntime
 
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not there
     height, width = torch.export.Dim("height", min=32), torch.export.Dim("width", min=32)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "body.onnx")
         shapes = {"x": {2: height, 3: width}}
-        torch.onnx.export(Body(net), (torch.rand(1, 3, 64, 96),), path, dynamic_shapes=shapes, verbose=False)
+        torch.onnx.export(Body(net).eval(), (torch.rand(1, 3, 64, 96),), path, dynamic_shapes=shapes, verbose=False)
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
@@ -75,9 +76,17 @@ def peak_rise(name: str, size: str) -> float:
     """MB, in this process, which should have done nothing before."""
     run = contender(name)
     run(torch.rand(1, 3, 24, 24))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    run(picture(size))
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 1e6
+    lr = picture(size)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, which a process inherits, is forgotten
+    before = peak()
+    run(lr)
+    return peak() - before
+
+
+def peak() -> float:
+    """MB, of this process (Linux)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
 
 def memory(name: str, size: str) -> float:

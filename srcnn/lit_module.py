@@ -60,6 +60,11 @@ class SuperResolution(L.LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if device.type == "cpu":
+            return batch  # it is there; looking through it would take a millisecond a step
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
     def validation_step(self, sample: Sample, batch_idx: int) -> None:
         score = self._score(sample, with_ssim=False)
         self.val_psnr.update(score.psnr)

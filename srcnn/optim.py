@@ -93,9 +93,10 @@ def _orthogonalise(matrix: Tensor) -> Tensor:
     """The nearest matrix whose singular values are all one, roughly (0.7 to 1.2): five Newton-Schulz iterations."""
     x = matrix / (matrix.norm() + 1e-12)
     wide = x if x.shape[0] <= x.shape[1] else x.T
-    for _ in range(5):
+    for _ in range(5):  # a x + (b G + c G^2) x, with G = x x^T
         gram = wide @ wide.T
-        wide = 3.4445 * wide + (-4.7750 * gram + 2.0315 * gram @ gram) @ wide
+        quintic = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
+        wide = torch.addmm(wide, quintic, wide, beta=3.4445)
     return wide if x.shape[0] <= x.shape[1] else wide.T
 
 

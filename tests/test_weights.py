@@ -1,0 +1,49 @@
+"""The weights we ship."""
+
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+import torch
+from conftest import DATA, ROOT, needs, run
+
+from srcnn.checkpoint import WEIGHTS, load_checkpoint, load_network
+from srcnn.data.datamodule import read_sets
+from srcnn.data.leaves import dead_leaves
+from srcnn.files import read_image, write_image
+from srcnn.metrics import PROTOCOLS
+
+SHIPPED = sorted(path.stem for path in WEIGHTS.glob("*.pth"))
+
+
+def test_the_assignments_scales_are_shipped() -> None:
+    assert {"srcnn_x2", "srcnn_x3", "srcnn_x4"} <= set(SHIPPED)
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 500_000
+
+
+@needs("Set5")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_weights_score_what_their_run_did(name: str) -> None:
+    """The figure in the file, from the end of its training, comes out again; and is that of the README's table."""
+    net, checkpoint = load_network(name)
+    images = [sample.hr[None].float() / 255 for sample in read_sets(["Set5"], str(DATA))]
+    psnr = fmean(PROTOCOLS["authors"].score(net, image, with_ssim=False).psnr for image in images)
+    assert psnr == pytest.approx(checkpoint["srcnn"]["run"]["psnr"]["Set5"], abs=2e-3)
+    assert net.parameter_count == 20_099
+    row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if f"`{name}`" in line)
+    assert f"{psnr:.2f}" in row
+
+
+def test_checkpoint_pth_is_the_x3_network() -> None:
+    bare, own = load_checkpoint(ROOT / "checkpoint.pth"), load_network(None)[0].state_dict()
+    assert list(bare) == list(own)
+    assert all(torch.equal(bare[key], own[key]) for key in own)
+
+
+def test_predict_without_a_checkpoint(tmp_path: Path) -> None:
+    write_image(tmp_path / "photo.png", dead_leaves(1, 24, seed=0)[0])
+    for scale, settings in ((3, []), (2, ["scale=2"]), (4, ["ckpt_path=srcnn_x4"])):
+        run("predict.py", "input=photo.png", *settings, cwd=tmp_path)
+        assert read_image(tmp_path / f"photo_x{scale}.png").shape == (3, 24 * scale, 24 * scale)
+    refused = run("predict.py", "input=photo.png", "scale=5", cwd=tmp_path, code=2)
+    assert "scale=5: no weights are shipped for it (there are srcnn_" in refused
