@@ -41,7 +41,7 @@ from srcnn.files import (
     write_image,
     write_picture,
 )
-from srcnn.image import bicubic_down, modcrop, quantize, to_uint8
+from srcnn.image import as_float, bicubic_down, modcrop, quantize, to_uint8
 from srcnn.metrics import PROTOCOLS, Score
 from srcnn.nets import Network
 from srcnn.upscale import SelfEnsemble, enlarge, super_resolve
@@ -97,7 +97,7 @@ def find_jobs(source: str, output: str | None, scale: int) -> list[Job]:
         raise UserError(f"input={source}: no such file or folder")
     if _is_file_name(output):
         raise UserError(f"output={output}: one file for what may be many; name a folder")
-    if Path(source).is_file() is False:
+    if not Path(source).is_file():
         into = Path(output).resolve() if output else None
         paths = [p for p in paths if not (p.stem.endswith(ending) and (into is None or into in p.resolve().parents))]
     if not paths:
@@ -117,6 +117,9 @@ class Enlarger(L.LightningModule):
     def __init__(self, net: Network, reference: str | None):
         super().__init__()
         self.net, self.reference = net, reference and Path(reference)
+        self.references: dict[str, list[Path]] = {}
+        for path in walk_images(reference) if reference else ():
+            self.references.setdefault(path.stem, []).append(path)
         self.writer = ThreadPoolExecutor(1)  # while the next image is computed
         self.writing: Future | None = None
         self.failed: list[str] = []
@@ -154,12 +157,12 @@ class Enlarger(L.LightningModule):
     def _compare(self, job: Job, picture: Picture, larger: Picture) -> None:
         assert self.reference
         name = job.source.stem
-        found = [path for path in walk_images(self.reference) if path.stem == name]
+        found = self.references.get(name, [])
         if len(found) != 1 or len(picture.colour) == 4:
             what = "CMYK" if len(picture.colour) == 4 else f"{len(found)} images of that name in {self.reference}"
             raise UserError(f"{job.source}: {what}; enlarged, but not scored")
         hr = read_image(found[0])[None].float() / 255
-        lr, sr = (image.colour[None].float() / torch.iinfo(image.colour.dtype).max for image in (picture, larger))
+        lr, sr = (as_float(image.colour[None]) for image in (picture, larger))
         height, width = sr.shape[-2:]
         if not (0 <= hr.shape[-2] - height < self.net.scale and 0 <= hr.shape[-1] - width < self.net.scale):
             size = f"{hr.shape[-1]}x{hr.shape[-2]} pixels where {width}x{height} were made"

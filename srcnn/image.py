@@ -107,9 +107,19 @@ def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
     return torch.einsum("oc,...chw->...ohw", matrix, ycbcr - offset)
 
 
+def as_float(x: Tensor) -> Tensor:
+    """Integers of any type -> float32 in [0, 1]; what is float stays as it is."""
+    return x if x.is_floating_point() else x.float() / torch.iinfo(x.dtype).max
+
+
+def as_type(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """[0, 1] -> integers of a type, clipped and rounded, halves up as MATLAB does; no change to a float type."""
+    return x if dtype.is_floating_point else (x.clamp(0, 1) * torch.iinfo(dtype).max + 0.5).floor().to(dtype)
+
+
 def to_uint8(x: Tensor) -> Tensor:
     """Clip to [0, 1] and round to 8 bits, halves up as MATLAB's uint8()."""
-    return (x.clamp(0, 1) * 255 + 0.5).floor().to(torch.uint8)
+    return as_type(x, torch.uint8)
 
 
 def quantize(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srcnn.files import Picture
-from srcnn.image import bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
+from srcnn.image import as_float, as_type, bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from srcnn.nets import Network
 
 # SR pixels of a tile: on a CPU as many as keep SRCNN's features (13 MB) in the cache, else enough to fill a GPU.
@@ -46,9 +46,9 @@ def super_resolve(net: Network, lr: Tensor, tile: tuple[int, int] | None = None)
             y = gray_of(y)
         elif net.channels == 1 and not gray:
             near = _grown(core, 2, lr.shape[2:])  # what bicubic looks at
-            chroma = bicubic_up(rgb_to_ycbcr(_as_float(_part(lr, near)).to(y.device))[:, 1:], net.scale)
+            chroma = bicubic_up(rgb_to_ycbcr(as_float(_part(lr, near)).to(y.device))[:, 1:], net.scale)
             y = ycbcr_to_rgb(torch.cat([y, _part(chroma, _within(core, near), net.scale)], dim=1))
-        _part(sr, core, net.scale).copy_(_as(y, lr.dtype))
+        _part(sr, core, net.scale).copy_(as_type(y, lr.dtype))
     return sr
 
 
@@ -69,16 +69,16 @@ def _radius(net: Network) -> int:
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
     """The visible colours carried `radius` pixels into what is wholly transparent, lest what hides there bleed."""
-    known = (_as_float(alpha) > 0).float()[None]
+    known = (as_float(alpha) > 0).float()[None]
     if known.all():
         return colour
-    pixels = _as_float(colour[None]) * known
+    pixels = as_float(colour[None]) * known
     for _ in range(radius):
         weight = F.avg_pool2d(known, 3, 1, 1)
         mean = F.avg_pool2d(pixels, 3, 1, 1) / weight.clamp(min=1e-6)
         pixels = torch.where(known > 0, pixels, mean)
         known = (weight > 0).float()
-    return _as(pixels, colour.dtype)[0]
+    return as_type(pixels, colour.dtype)[0]
 
 
 class Bicubic(Network):
@@ -158,22 +158,11 @@ def _tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> 
     body_input = net.scale // net.body_scale  # its pixels per LR pixel
     seen = _grown(core, math.ceil(net.receptive_radius / body_input), lr.shape[2:])
     read = _grown(seen, net.preprocess_radius, lr.shape[2:])
-    part = _as_float(_part(lr, read).to(device))
+    part = as_float(_part(lr, read).to(device))
     if net.channels != part.shape[1]:
         part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_y(part)
     x = _part(net.preprocess(part), _within(seen, read), body_input)
     return _part(net.body(x), _within(core, seen), net.scale)
-
-
-def _as_float(x: Tensor) -> Tensor:
-    return x if x.is_floating_point() else x.float() / torch.iinfo(x.dtype).max
-
-
-def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """In [0, 1] -> of a type; integers are rounded, halves up as MATLAB does."""
-    if dtype.is_floating_point:
-        return x
-    return (x.clamp(0, 1) * torch.iinfo(dtype).max + 0.5).floor().to(dtype)
 
 
 def _grown(part: list[slice], margin: int, size: torch.Size) -> list[slice]:

@@ -1,7 +1,7 @@
 """The data of a run: training patches in memory, whole images to validate and test on."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ class SRDataModule(L.LightningDataModule):
 
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
-        _, held_out = self._split()
+        _, held_out = self._split
         self.validation = [Sample(self.val or self.train, name, read()) for name, read in held_out.items()]
         self.testing = [sample for name in self.test if name == "leaves" for sample in self._samples(name)]
         self.testing += read_sets([name for name in self.test if name != "leaves"], self.root, self.net.scale)
@@ -118,7 +118,7 @@ class SRDataModule(L.LightningDataModule):
 
     def training_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each training image as what the network's body takes and as the HR it should give, uint8."""
-        images, _ = self._split()
+        images, _ = self._split
         scale = self.net.scale
         for read in images.values():
             hr = modcrop(read()[None], scale)
@@ -131,6 +131,7 @@ class SRDataModule(L.LightningDataModule):
             with torch.no_grad():
                 yield self.net.preprocess(lr)[0], to_uint8(rgb)[0]
 
+    @cached_property
     def _split(self) -> tuple[_Images, _Images]:
         """Images to train on and to validate on."""
         images = {name: read for name, read in self._images(self.train).items() if name not in self.exclude}

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from srcnn.image import as_float
+
 
 class Patches:
     """Random patches of whole images, at any pixel of the input's grid and in one of 8 orientations.
@@ -127,8 +129,7 @@ class Patches:
         start_, step_i, step_j = torch.from_numpy(steps).to(pixels.device, non_blocking=True)[:, :, None, None]
         i = torch.arange(side, device=pixels.device)
         index = start_ + step_i * i[:, None] + step_j * i
-        patches = pixels.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2)
-        return patches.float() / 255 if patches.dtype == torch.uint8 else patches
+        return as_float(pixels.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2))
 
 
 def _rows(file: IO[bytes], like: Tensor, mapped: bool) -> Tensor:
