@@ -12,19 +12,17 @@ import argparse
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
 
+from benchmarks.ours import fast, fit
 from benchmarks.table import show
 from benchmarks.usual import BATCH, PATCH, Usual
 from srcnn.callbacks import EMA
-from srcnn.checkpoint import CONFIGS
-from srcnn.config import new_network, plain
+from srcnn.data.datamodule import SRDataModule
 from srcnn.nets import SRCNN
-from train import new_data, new_module
 
 WARMUP = 10  # steps
 
@@ -47,22 +45,14 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def ours(settings: list[str], precision: str, pixels: int) -> Callable[[], float]:
+def ours(cfg: DictConfig, data: SRDataModule, precision: str, pixels: int) -> Callable[[], float]:
     """Patch pixels a second of `experiment=fast`, over so many pixels, each time it is called."""
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", ["experiment=fast", "output_dir=none", *settings])
-    net = new_network(cfg)
-    data = new_data(cfg, net)
-    data.load()
     batch = cfg.data.batch_size * cfg.data.patch_size**2
     steps = WARMUP + pixels // batch
 
     def run() -> float:
         watch = Stopwatch()
-        options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-        options |= {"enable_model_summary": False, "limit_val_batches": 0, "callbacks": [EMA(0.998), watch]}
-        options |= {"max_steps": steps, "max_epochs": -1, "precision": precision}
-        L.Trainer(**(plain(cfg.trainer) | options)).fit(new_module(cfg, net), data)
+        fit(cfg, data, callbacks=[EMA(0.998), watch], max_steps=steps, max_epochs=-1, precision=precision)
         return (steps - WARMUP) * batch / watch.seconds
 
     return run
@@ -116,16 +106,14 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pixels = int(arguments.mpixel * 1e6)
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", ["experiment=fast", "output_dir=none", *arguments.settings])
-    data = new_data(cfg, new_network(cfg))
+    cfg, data = fast(arguments.settings)
     pairs = list(data.training_pairs())
     side = cfg.data.patch_size
     contenders = {
         "usual loop": (usual(Usual(pairs, device), pixels), flop(PATCH, True) / PATCH**2, torch.float32),
         "usual loop, 2 workers": (usual(Usual(pairs, device, 2), pixels), flop(PATCH, True) / PATCH**2, torch.float32),
-        "fast": (ours(arguments.settings, "32-true", pixels), flop(side, False) / side**2, torch.float32),
-        "fast, bf16": (ours(arguments.settings, "bf16-mixed", pixels), flop(side, False) / side**2, torch.bfloat16),
+        "fast": (ours(cfg, data, "32-true", pixels), flop(side, False) / side**2, torch.float32),
+        "fast, bf16": (ours(cfg, data, "bf16-mixed", pixels), flop(side, False) / side**2, torch.bfloat16),
     }
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     matrix: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}

@@ -15,17 +15,14 @@ from typing import Any, cast
 
 import lightning as L
 import torch
-from hydra import compose, initialize_config_dir
 
+from benchmarks.ours import fast, fit
 from benchmarks.table import show
 from benchmarks.usual import Usual
 from srcnn.callbacks import EMA
-from srcnn.checkpoint import CONFIGS
-from srcnn.config import new_network, plain
 from srcnn.data.datamodule import SRDataModule
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
-from train import new_data, new_module
 
 GOALS = (32.0, 32.39, 32.5)  # dB; 32.39 is the paper's after 8e8 back-propagations
 
@@ -90,20 +87,13 @@ def main() -> None:
     parser.add_argument("--usual-seconds", type=float, default=900)
     parser.add_argument("--turn", type=float, default=3.0, help="seconds between scorings")
     arguments = parser.parse_args()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", ["experiment=fast", "output_dir=none", *arguments.settings])
-    L.seed_everything(cfg.seed, verbose=False)
-    net = new_network(cfg)
-    data = new_data(cfg, net)
-    data.load()
+    cfg, data = fast(arguments.settings)
     average = EMA(cfg.callbacks.ema.decay)
     ours, usual = Clock("experiment=fast", data), Clock("usual recipe", data)
     pairs = list(data.training_pairs())
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     turns = Turns(ours, usual, Usual(pairs, device), average, arguments.turn)
-    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    options |= {"enable_model_summary": False, "limit_val_batches": 0, "callbacks": [average, turns]}
-    L.Trainer(**(plain(cfg.trainer) | options)).fit(new_module(cfg, net), data)
+    fit(cfg, data, callbacks=[average, turns])
     while usual.seconds < arguments.usual_seconds and GOALS[-1] not in usual.reached:
         go_on(usual, turns.contender, usual.seconds + max(arguments.turn, usual.seconds / 20))
     rows = [
