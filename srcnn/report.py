@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import platform
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,10 +169,20 @@ def _pillow(image: Tensor) -> Image.Image:
 
 
 class SweepTable(Callback):
-    """At the end of a sweep: its runs ranked by validation, test beside it, printed and written as `sweep.csv`."""
+    """At the end of a sweep: its runs ranked by validation, test beside it, printed and written as `sweep.csv`.
+
+    A job that failed has left an `error.txt`, also where a launcher ran it in another process: exit code 1.
+    """
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
+        self._rank(folder)
+        failed = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/error.txt"))]
+        if failed:
+            print(f"error: {len(failed)} of the sweep's runs failed: {'; '.join(failed)}", file=sys.stderr)
+            raise SystemExit(1)  # Hydra would swallow anything else
+
+    def _rank(self, folder: Path) -> None:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/scores.json")]
         if not runs:
             return
