@@ -136,21 +136,20 @@ def _settings_page(name: str) -> str:
     """All settings with their defaults, and what the comments in the YAML files say of them."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
         cfg = compose(name, return_hydra_config=True)
-    choices = {group: choice for group, choice in cfg.hydra.runtime.choices.items() if "hydra" not in group}
-    lines = ["Settings, as key=value; a group's name takes one of its files in configs/:"]
+    lines = ["Settings, as key=value; a group takes the name of one of its files in configs/:"]
     comments = _comments(CONFIGS / f"{name}.yaml", "")
-    for group, choice in choices.items():
-        files = sorted((CONFIGS / group).glob("*.yaml"), key=lambda path: path.stem != choice)
-        lines.append(
-            f"  {group}={choice or 'null'}  (or {', '.join(path.stem for path in files if path.stem != choice)})"
-        )
+    choices = {group: choice for group, choice in cfg.hydra.runtime.choices.items() if "hydra" not in group}
+    for group, choice in reversed(choices.items()):
+        files = sorted((CONFIGS / group).glob("*.yaml"), key=lambda path: (path.stem != choice, path.stem))
+        others = [path.stem for path in files if path.stem != choice]
+        lines.append(f"  {group}={choice or 'null'}" + (f"  (or {', '.join(others)})" if others else ""))
         for path in files:
             comments = _comments(path, f"{group}.") | comments
-    values = flatten(OmegaConf.to_container(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])))
-    for key, value in values.items():
-        if "_" != key.rpartition(".")[2][0]:
-            shown = {None: "null", True: "true", False: "false"}.get(value) if not isinstance(value, list) else None
-            lines.append(f"  {f'{key}={value if shown is None else shown}':<52} {comments.get(key, '')}".rstrip())
+    for key, value in flatten(OmegaConf.to_container(cfg)).items():
+        inner = key.startswith(("hydra.", "callbacks.", "logger.")) and key not in comments
+        if not inner and not key.rpartition(".")[2].startswith("_"):
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(f"  {f'{key}={shown}':<52} {comments.get(key, '')}".rstrip())
     return "\n".join(lines)
 
 
