@@ -165,6 +165,14 @@ def test_the_defaults_are_the_assignments() -> None:
     assert cfg.loss["_target_"] == "torch.nn.MSELoss"
 
 
+@pytest.mark.parametrize(
+    ("name", "plugin"), [("joblib", "joblib_launcher"), ("slurm", "submitit_launcher"), ("optuna", "optuna_sweeper")]
+)
+def test_launchers_and_sweepers_compose(name: str, plugin: str) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{plugin}", reason=f"the plugin of hydra={name} is not installed")
+    compose_checked("train", [f"hydra={name}"])
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_experiment_composes(experiment: str) -> None:
     """And opens with the command that runs it."""
