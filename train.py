@@ -34,6 +34,7 @@ from srcnn.checkpoint import (
     AtomicCheckpointIO,
     find_checkpoint,
     finished,
+    inexact,
     load_checkpoint,
     load_weights,
     resume_in,
@@ -85,10 +86,14 @@ def train(cfg: DictConfig) -> float | None:
     options |= plain(cfg.trainer)
     options["log_every_n_steps"] = min(options["log_every_n_steps"], len(data.patches))  # once an epoch at least
     trainer = L.Trainer(**options)
+    device = report.device_name(trainer.strategy.root_device)
+    settings["machine"] = {"device": device, "processes": trainer.world_size, "precision": str(trainer.precision)}
     banner = [f"{type(net).__name__} x{net.scale}, {net.parameter_count:,} parameters -> {folder}"]
     if start:
         banner += [f"resuming {resume} after step {start['global_step']}"]
         banner += [f"  {change}" for change in changes(cfg, start["srcnn"])] or ["  with its own settings"]
+        if others := inexact(start["srcnn"], settings):
+            banner += [f"  so not bit for bit the run it was: {', '.join(others)} changed"]
     rank_zero_only(print)("\n".join(banner), flush=True)
     begin = time.monotonic()
     try:
@@ -123,7 +128,7 @@ def train(cfg: DictConfig) -> float | None:
         "overrides": list(hydra_cfg.overrides.task),
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),  # of training and validation, since the start or the last resume
-        "device": report.device_name(trainer.strategy.root_device),
+        "device": device,
     }
     report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts)
     psnr = {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}

@@ -202,6 +202,19 @@ def progress(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> tuple[in
         raise UserError(f"{path}: does not say how far its run had come") from None
 
 
+def inexact(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What keeps a run with the settings `now` from going on bit for bit from a checkpoint with those of `then`."""
+    free = {"trainer.max_steps"}
+    if now["values"].get("scheduler.schedule.shape", now["choices"].get("scheduler")) in ("none", "multistep"):
+        free.add("trainer.max_epochs")  # the schedule does not depend on the run's length
+    return [
+        key
+        for part in ("versions", "machine", "values")
+        for key, value in now.get(part, {}).items()
+        if then.get(part, {}).get(key) != value and key not in free and not key.startswith("callbacks.")
+    ]
+
+
 def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """What is known of the run that has ended in this folder, if it had these settings."""
     try:

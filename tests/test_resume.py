@@ -53,6 +53,7 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], tiny: list[str], 
     last = "halves/checkpoints/last.ckpt"
     output = run("train.py", f"resume={last}", "trainer.max_epochs=4", cwd=tmp_path)
     assert "trainer.max_epochs: 2 -> 4" in output
+    assert "bit for bit" not in output
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "halves"}
     finished = run("train.py", f"resume={last}", cwd=tmp_path, code=2)
@@ -82,6 +83,7 @@ def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_pat
     output = run("train.py", "resume=run/checkpoints/last.ckpt", *settings, cwd=tmp_path)
     assert "optim.lr: 0.0001 -> 0.003" in output
     assert "data.batch_size: 8 -> 16" in output
+    assert "so not bit for bit the run it was: data.batch_size, optim.lr changed" in output
     rows = [row for row in read_csv(tmp_path / "run" / "metrics.csv") if row["lr-Adam"]]
     assert {float(row["lr-Adam"]) for row in rows if int(row["step"]) < 14} == {1e-4}
     assert {float(row["lr-Adam"]) for row in rows if int(row["step"]) >= 14} == {3e-3}
