@@ -12,7 +12,6 @@
 A run's folder below outputs/ holds its checkpoints, logs, scores and a picture: tensorboard --logdir outputs
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from srcnn import report
-from srcnn.callbacks import PlainProgress
+from srcnn import report, terminal
+from srcnn.board import Board
 from srcnn.checkpoint import (
     AtomicCheckpointIO,
     find_checkpoint,
@@ -63,19 +62,23 @@ def train(cfg: DictConfig) -> float | None:
     options: dict[str, Any] = {
         "default_root_dir": folder,
         "logger": loggers,
-        "callbacks": callbacks + ([] if sys.stderr.isatty() else [PlainProgress()]),
+        "callbacks": [*callbacks, terminal.progress(hydra_cfg.runtime.choices)],
         "plugins": [AtomicCheckpointIO()],
-        "enable_progress_bar": sys.stderr.isatty(),
+        "enable_progress_bar": False,
         "enable_model_summary": False,
     }
     options |= plain(cfg.trainer)
     options["log_every_n_steps"] = min(options["log_every_n_steps"], len(data.patches))  # once an epoch at least
     trainer = L.Trainer(**options)
-    banner = [f"{type(net).__name__} x{net.scale}, {net.parameter_count:,} parameters -> {folder}"]
+    device = report.device_name(trainer.strategy.root_device)
+    banner = [terminal.banner(net, data, settings, device, folder)]
     if start:
         banner += [f"resuming {cfg.resume} after step {start['global_step']}"]
         banner += [f"  {change}" for change in changes(cfg, start["srcnn"])] or ["  with its own settings"]
     rank_zero_only(print)("\n".join(banner), flush=True)
+    boards = [logger for logger in trainer.loggers if isinstance(logger, Board)]
+    for board in boards:
+        board.begin(settings, hydra_cfg.overrides.task)
     begin = time.monotonic()
     trainer.fit(module, data, ckpt_path=cfg.resume)
     seconds = time.monotonic() - begin
@@ -90,8 +93,10 @@ def train(cfg: DictConfig) -> float | None:
     if not trainer.is_global_zero:
         return None
     val_psnr = float(by_validation.best_model_score) if by_validation and best else None
-    if trainer.logger and val_psnr is not None:  # what the hparams tab of TensorBoard sorts by
-        trainer.logger.log_hyperparams(settings["values"], {"best/val_psnr": val_psnr}, trainer.global_step)
+    psnr = {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}
+    for board in boards:
+        first = next(iter(psnr.values()))
+        board.end({"best/val_psnr": val_psnr, "best/test_psnr": first}, module.scores, trainer.global_step)
     facts = {
         "protocol": cfg.protocol,
         "checkpoint": best or "the last",
@@ -100,10 +105,9 @@ def train(cfg: DictConfig) -> float | None:
         "overrides": list(hydra_cfg.overrides.task),
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),  # of training and validation, since the start or the last resume
-        "device": report.device_name(trainer.strategy.root_device),
+        "device": device,
     }
     report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts)
-    psnr = {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}
     save_weights(folder / "weights.pth", net, settings, {**facts, "psnr": psnr})
     return val_psnr
 

@@ -32,10 +32,10 @@ def test_a_run_holds_everything(trained: Path) -> None:
     names = {path.name for path in (trained / "checkpoints").iterdir()}
     assert names == {"last.ckpt", "best.ckpt", "epoch_0001.ckpt", "epoch_0002.ckpt"}
     rows = read_csv(trained / "metrics.csv")
-    assert {"train/loss", "val/psnr", "lr-Adam"} <= set(rows[0])
+    assert {"train/loss", "val/psnr", "train/lr"} <= set(rows[0])
     assert sum(bool(row["val/psnr"]) for row in rows) == 2
     events = EventAccumulator(str(trained)).Reload()
-    assert {"train/loss", "val/psnr", "lr-Adam"} <= set(events.Tags()["scalars"])
+    assert {"train/loss", "val/psnr", "train/lr"} <= set(events.Tags()["scalars"])
     assert [event.step for event in events.Scalars("val/psnr")] == [6, 13]
     assert len(events.Scalars("best/val_psnr")) == 1
     scores = json.loads((trained / "scores.json").read_text())
@@ -109,7 +109,7 @@ def test_tensorboard(trained: Path) -> None:
                 if "val/psnr" in (tags := json.load(reply)).get("run", {}):
                     break
             time.sleep(0.2)
-        assert {"train/loss", "val/psnr", "lr-Adam"} <= tags["run"].keys()
+        assert {"train/loss", "val/psnr", "train/lr"} <= tags["run"].keys()
     finally:
         process.kill()
         process.communicate()

@@ -82,9 +82,9 @@ def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_pat
     output = run("train.py", "resume=run/checkpoints/last.ckpt", *settings, cwd=tmp_path)
     assert "optim.lr: 0.0001 -> 0.003" in output
     assert "data.batch_size: 8 -> 16" in output
-    rows = [row for row in read_csv(tmp_path / "run" / "metrics.csv") if row["lr-Adam"]]
-    assert {float(row["lr-Adam"]) for row in rows if int(row["step"]) < 14} == {1e-4}
-    assert {float(row["lr-Adam"]) for row in rows if int(row["step"]) >= 14} == {3e-3}
+    rows = [row for row in read_csv(tmp_path / "run" / "metrics.csv") if row["train/lr"]]
+    assert {float(row["train/lr"]) for row in rows if int(row["step"]) < 14} == {1e-4}
+    assert {float(row["train/lr"]) for row in rows if int(row["step"]) >= 14} == {3e-3}
     assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["lr"] == 3e-3
     assert state(tmp_path / "run")["global_step"] == 14 + 4
     assert state(tmp_path / "run")["srcnn"]["values"]["data.train_dir"] == tiny[1].partition("=")[2]
