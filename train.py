@@ -32,7 +32,7 @@ from srcnn.checkpoint import (
     save_weights,
     settings_of,
 )
-from srcnn.config import changes, check_train, command, new_network, plain
+from srcnn.config import changes, check_train, command, new_network, plain, typed
 from srcnn.data.datamodule import SRDataModule
 from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
@@ -107,7 +107,10 @@ def train(cfg: DictConfig) -> float | None:
         "seconds": round(seconds, 1),  # of training and validation, since the start or the last resume
         "device": device,
     }
-    report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts)
+    words = ["python", "train.py", *typed(hydra_cfg.overrides.task)]
+    commands = [("Train and test", words), report.evaluation(folder / "weights.pth", cfg.data.test, cfg.protocol)]
+    samples = data.testing[: len(module.scores)]
+    report.write(folder, net, samples, module.scores, facts, settings, folder / "metrics.csv", commands)
     save_weights(folder / "weights.pth", net, settings, {**facts, "psnr": psnr})
     return val_psnr
 

@@ -244,6 +244,13 @@ def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
     return saved + list(overrides)
 
 
+def typed(overrides: Sequence[str]) -> list[str]:
+    """The overrides without what `expand_resume` has put in front of them."""
+    last = max((number for number, override in enumerate(overrides, 1) if override.startswith("++")), default=0)
+    resumed = any(override.startswith("resume=") for override in overrides)
+    return [o for o in overrides[last if resumed else 0 :] if not o.startswith("hydra.")]
+
+
 def changes(cfg: DictConfig, settings: Mapping[str, Any]) -> list[str]:
     """What a resumed run does otherwise than the settings in its checkpoint: "key: then -> now"."""
     saved = settings["values"]
