@@ -96,7 +96,8 @@ def train(cfg: DictConfig) -> float | None:
     psnr = {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}
     for board in boards:
         first = next(iter(psnr.values()))
-        board.end({"best/val_psnr": val_psnr, "best/test_psnr": first}, module.scores, trainer.global_step)
+        figures = {"best/val_psnr": val_psnr, "test/psnr": first}
+        board.end(figures, module.scores, cfg.protocol, trainer.global_step)
     facts = {
         "protocol": cfg.protocol,
         "checkpoint": best or "the last",

@@ -22,12 +22,12 @@ from srcnn.metrics import Score, mean_score
 from srcnn.nets import Network
 from srcnn.upscale import lr_radius, super_resolve
 
-# What the hparams tab has a column for in every run, beside whatever the command line has set.
-HPARAMS = (
-    "optim.lr", "data.batch_size", "data.patch_size", "trainer.max_epochs", "model.init", "callbacks.ema.decay", "seed",
-    "scale",
-)  # fmt: skip
-METRICS = ("best/val_psnr", "best/test_psnr", "train/Mpixel_per_s")
+# What the hparams tab has a column for in every run, beside what the command line sets; few, as it shows five at first.
+HPARAMS = ("model", "optim", "optim.lr", "data.batch_size")
+_ELSEWHERE = ("experiment", "hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")
+
+
+Scores = Sequence[tuple[str, str, Score]]  # set, image, score
 
 
 class Board(TensorBoardLogger):
@@ -58,27 +58,31 @@ class Board(TensorBoardLogger):
     @rank_zero_only
     def begin(self, settings: Mapping[str, Any], overrides: Sequence[str]) -> None:
         """Enter the run in the hparams tab, where its figures appear as they come."""
-        values = settings["values"]
-        keys = dict.fromkeys([*HPARAMS, *(override.lstrip("+").partition("=")[0] for override in overrides)])
-        shown = {group: settings["choices"].get(group) for group in ("model", "data", "loss", "optim", "scheduler")}
-        shown |= {key: values[key] for key in keys if values.get(key) is not None}
-        shown = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in shown.items() if v is not None}
-        # Without values, which would be points at step 0.
-        experiment, start, _ = hparams(shown, dict.fromkeys(METRICS, 0.0))
-        for summary in (experiment, start):
-            self.experiment._get_file_writer().add_summary(summary)
+        known = settings["choices"] | settings["values"]
+        keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+        keys = [*HPARAMS, *(key for key in keys if not key.startswith(_ELSEWHERE))]
+        shown = {key: known[key] for key in keys if known.get(key) is not None}
+        shown = {key: v if isinstance(v, bool | int | float | str) else str(v) for key, v in shown.items()}
+        # Only the start of a session: TensorBoard then finds out by itself what columns all runs have between them,
+        # where a declared experiment would be that of the first run alone, and figures would need a point at step 0.
+        self.experiment._get_file_writer().add_summary(hparams(shown, {})[1])
 
     @rank_zero_only
-    def end(self, figures: Mapping[str, float | None], scores: Sequence[tuple[str, str, Score]], step: int) -> None:
+    def end(self, figures: Mapping[str, float | None], scores: Scores, protocol: str, step: int) -> None:
         """What the hparams tab sorts by, and the test's table as text."""
         super().log_metrics({name: value for name, value in figures.items() if value is not None}, step)
-        self.experiment.add_text("test/scores", _markdown(scores), step)
+        self.experiment.add_text("test/scores", _markdown(scores, protocol), step)
         self.experiment._get_file_writer().add_summary(hparams({}, {})[2])
         self.experiment.flush()
 
 
-def _markdown(scores: Sequence[tuple[str, str, Score]]) -> str:
-    lines = ["| set | image | bicubic, dB | network, dB | gain | bicubic, SSIM | network, SSIM |", "|---" * 7 + "|"]
+def _markdown(scores: Scores, protocol: str) -> str:
+    lines = [
+        f"On luma, protocol {protocol}",
+        "",
+        "| set | image | bicubic, dB | network, dB | gain | bicubic, SSIM | network, SSIM |",
+        "|---" * 7 + "|",
+    ]
     for name in dict.fromkeys(image_set for image_set, _, _ in scores):
         rows = [(image, score) for image_set, image, score in scores if image_set == name]
         for image, s in [*rows, ("**mean**", mean_score([score for _, score in rows]))]:
@@ -105,7 +109,7 @@ class Pictures(L.Callback):
     side    of the square, in HR pixels
     """
 
-    zoom, gap, caption, error_gain = 4, 8, 24, 5
+    zoom, gap, caption, error_gain = 2, 6, 20, 5  # a card of TensorBoard's is small: so are the pictures
 
     def __init__(self, images: int = 3, side: int = 48):
         self.images, self.side = images, side
@@ -133,8 +137,8 @@ class Pictures(L.Callback):
         width = self.side * self.zoom + self.gap
         height = self.side * self.zoom + self.caption + self.gap
         page = Image.new("RGB", (5 * width + self.gap, self.caption + len(self.places) * height), "white")
-        draw, font, name = ImageDraw.Draw(page), ImageFont.load_default(15), type(net).__name__
-        titles = ("LR", "bicubic", name, "ground truth", f"{name}'s error x{self.error_gain}")
+        draw, font, name = ImageDraw.Draw(page), ImageFont.load_default(14), type(net).__name__
+        titles = ("LR", "bicubic", name, "ground truth", f"error x{self.error_gain}")
         for column, title in enumerate(titles):
             draw.text((self.gap + column * width, 4), title, "black", font)
         for row, place in enumerate(self.places):
@@ -146,7 +150,7 @@ class Pictures(L.Callback):
             for column, image in enumerate((place.nearest, place.bicubic, sr, place.hr, wrong)):
                 pixels = to_uint8(image)[0].permute(1, 2, 0).numpy().repeat(self.zoom, 0).repeat(self.zoom, 1)
                 page.paste(Image.fromarray(pixels), (self.gap + column * width, top))
-            labels = (place.name[:24], f"{decibels[0]:.2f} dB here", f"{decibels[1]:.2f} dB")
+            labels = (place.name[:12], f"{decibels[0]:.2f} dB", f"{decibels[1]:.2f} dB")
             for column, text in enumerate(labels):
                 draw.text((self.gap + column * width, top + self.side * self.zoom + 2), text, "black", font)
         return np.asarray(page)

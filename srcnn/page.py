@@ -31,8 +31,8 @@ _STYLES = ("c0", "c1", "c2", "c3", "c4", "c5")
 
 # Set5 x3, SRCNN trained on the 91 images: bicubic and network, PSNR in dB. Dong et al., TPAMI 2016.
 _PUBLISHED = [
-    ("TPAMI 2016, 9-1-5 on RGB (table 5, authors' protocol)", 30.39, 32.33),
-    ("TPAMI 2016, 9-1-5 on Y (authors' protocol)", 30.39, 32.39),
+    ("paper, RGB", 30.39, 32.33),
+    ("paper, Y", 30.39, 32.39),
 ]
 _PROTOCOL_NOTES = {
     "authors": "the SRCNN authors' code, with the LR in floating point and luma rounded to 8 bits",
@@ -166,10 +166,16 @@ def write_sweep(path: Path, runs: Sequence[Mapping[str, Any]], command: Sequence
         protocol=runs[0]["protocol"],
         bicubic=bicubic[-1][1] if bicubic else None,
         spread=max(ranked) - min(ranked) if ranked else None,
-        plots=[(key, _parameter_plot(key, shown)) for key in parameters] if ranked else [],
-        curves=plot([Line("bicubic", bicubic, "plain"), *curves], "step", "PSNR, dB") if curves else None,
+        plots=[_parameter_plot(key, shown) for key in parameters] if ranked else [],
+        curves=plot([*_across(bicubic, curves), *curves], "step", "PSNR, dB") if curves else None,
         command=shlex.join(command),
     )
+
+
+def _across(bicubic: Sequence[tuple[float, float]], curves: Sequence[Line]) -> list[Line]:
+    """Bicubic's PSNR from the first to the last step of any run."""
+    steps = [step for curve in curves for step, _ in curve.points]
+    return [Line("bicubic", [(step, bicubic[-1][1]) for step in (min(steps), max(steps))], "plain")] if bicubic else []
 
 
 def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
@@ -185,4 +191,5 @@ def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
         Line(f"run {run['run']}", [(place, run["val_psnr"])], run["style"], joined=False)
         for run, place in zip(known, places, strict=True)
     ][::-1]
-    return plot(points, key, "validation PSNR, dB", log_x=log, categories=categories)
+    ticks = sorted(set(places)) if len(set(places)) <= 6 else None
+    return plot(points, key, "validation PSNR, dB", log_x=log, categories=categories, ticks=ticks)

@@ -37,6 +37,7 @@ def plot(
     y: str,
     log_x: bool = False,
     categories: Sequence[str] = (),
+    ticks: Sequence[float] | None = None,
     labels: bool = False,
     standalone: bool = False,
 ) -> Markup:
@@ -44,6 +45,7 @@ def plot(
 
     x, y        what the axes show
     categories  names of x = 0, 1, 2, …
+    ticks       where on the x axis values stand, instead of round ones
     labels      names at the ends of the lines, where no legend tells them
     standalone  a file of its own, with its style inside
     """
@@ -54,10 +56,11 @@ def plot(
     if first == last:
         first, last = (first / 2, last * 2) if log_x else (first - 1, last + 1)
     across = math.log if log_x else float
+    margin = (_WIDTH - _LEFT - _RIGHT) * (0.08 if ticks else 0)
 
     def left(value: float) -> float:
         share = (across(value) - across(first)) / (across(last) - across(first))
-        return round(_LEFT + share * (_WIDTH - _LEFT - _RIGHT), 1)
+        return round(_LEFT + margin + share * (_WIDTH - _LEFT - _RIGHT - 2 * margin), 1)
 
     def top(value: float) -> float:
         return round(_TOP + (high - value) / (high - low) * (_HEIGHT - _TOP - _BOTTOM), 1)
@@ -74,7 +77,7 @@ def plot(
     for height, number in ends:  # apart from each other, above their lines
         heights[number] = max(height - 7, max(heights.values(), default=0) + 15)
     x_ticks = [(left(i), name) for i, name in enumerate(categories)] or [
-        (left(value), f"{value:,.10g}") for value in (_log_ticks if log_x else _ticks)(first, last)
+        (left(value), f"{value:,.10g}") for value in ticks or (_log_ticks if log_x else _ticks)(first, last)
     ]
     return Markup(
         TEMPLATES.get_template("plot.svg").render(

@@ -118,7 +118,8 @@ class PlainProgress(L.Callback):
         seconds = time.monotonic() - self.begin
         done, total = trainer.global_step - self.first, trainer.estimated_stepping_batches - self.first
         left = f", {duration(seconds * (total / done - 1))} left" if 0 < done < total < float("inf") else ""
-        print("  ".join([_epoch(trainer), *figures(trainer), f"{duration(seconds)}{left}"]), flush=True)
+        loss = f"loss {float(trainer.callback_metrics['train/loss']):.4g}"
+        print("  ".join([_epoch(trainer), loss, *figures(trainer), f"{duration(seconds)}{left}"]), flush=True)
 
 
 def _epoch(trainer: L.Trainer) -> str:
@@ -127,9 +128,9 @@ def _epoch(trainer: L.Trainer) -> str:
 
 
 def figures(trainer: L.Trainer) -> list[str]:
-    """Loss, validation PSNR beside bicubic's and throughput, as far as they are known."""
+    """Validation PSNR beside bicubic's and throughput, as far as they are known."""
     known = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    shown = [f"loss {known['train/loss']:.4g}"] if "train/loss" in known else []
+    shown = []
     if "val/psnr" in known:
         shown.append(f"PSNR {known['val/psnr']:.2f} (bicubic {known['val/psnr_bicubic']:.2f})")
     if "train/Mpixel_per_s" in known:
@@ -163,7 +164,7 @@ class Bar(PlainProgress):
             self._show(trainer)
 
     def _show(self, trainer: L.Trainer) -> None:
-        self.bar.update(self.task, description=_epoch(trainer), figures="  ".join(figures(trainer)[1:]))
+        self.bar.update(self.task, description=_epoch(trainer), figures="  ".join(figures(trainer)))
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
