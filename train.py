@@ -96,7 +96,7 @@ def train(cfg: DictConfig) -> float | None:
     psnr = {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}
     for board in boards:
         first = next(iter(psnr.values()))
-        figures = {"best/val_psnr": val_psnr, "test/psnr": first}
+        figures = {"psnr/best_val": val_psnr, "psnr/test": first}
         board.end(figures, module.scores, cfg.protocol, trainer.global_step)
     facts = {
         "protocol": cfg.protocol,

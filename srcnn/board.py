@@ -33,7 +33,9 @@ Scores = Sequence[tuple[str, str, Score]]  # set, image, score
 class Board(TensorBoardLogger):
     """Lightning's TensorBoard log in the run's folder, bicubic's PSNR a line of its own in the network's chart.
 
-    The line is a run of its own, in the folder `bicubic`; Lightning's epoch counter is no curve and left out.
+    The line is a run of its own, in the folder `bicubic`. What TensorBoard shows unasked is the first two groups of
+    names and, of the hparams, the first figure: so "val/psnr" is called "psnr/val", above "train", and Lightning's
+    epoch counter is left out.
     """
 
     def __init__(self, save_dir: str, purge_step: int | None = None):
@@ -44,11 +46,13 @@ class Board(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         kept = {name: value for name, value in metrics.items() if name not in ("epoch", "val/psnr_bicubic")}
+        if "val/psnr" in kept:
+            kept["psnr/val"] = kept.pop("val/psnr")
         super().log_metrics(kept, step)
         if "val/psnr_bicubic" in metrics:
             if self._bicubic is None:
                 self._bicubic = SummaryWriter(str(Path(self.log_dir) / "bicubic"), purge_step=self._purge_step)
-            self._bicubic.add_scalar("val/psnr", metrics["val/psnr_bicubic"], step)
+            self._bicubic.add_scalar("psnr/val", metrics["val/psnr_bicubic"], step)
             self._bicubic.flush()
 
     def save(self) -> None:

@@ -27,19 +27,19 @@ def test_scalars(sweep: tuple[Path, str]) -> None:
         events, bicubic = read(folder), read(folder / "bicubic")
         rows = read_csv(folder / "metrics.csv")
         assert set(events.Tags()["scalars"]) == {
-            "best/val_psnr", "test/psnr", "train/loss", "train/lr", "train/Mpixel_per_s", "val/psnr",
+            "psnr/best_val", "psnr/test", "psnr/val", "train/loss", "train/lr", "train/Mpixel_per_s",
         }  # fmt: skip
         steps = [int(row["step"]) for row in rows if row["val/psnr"]]
         assert len(steps) == 2
-        assert [event.step for event in events.Scalars("val/psnr")] == steps
-        assert [event.step for event in bicubic.Scalars("val/psnr")] == steps
-        for event, row in zip(bicubic.Scalars("val/psnr"), (row for row in rows if row["val/psnr"]), strict=True):
+        assert [event.step for event in events.Scalars("psnr/val")] == steps
+        assert [event.step for event in bicubic.Scalars("psnr/val")] == steps
+        for event, row in zip(bicubic.Scalars("psnr/val"), (row for row in rows if row["val/psnr"]), strict=True):
             assert event.value == pytest.approx(float(row["val/psnr_bicubic"]), abs=1e-4)
         for tag in ("train/loss", "train/lr", "train/Mpixel_per_s"):
             assert [event.step for event in events.Scalars(tag)] == list(range(steps[-1] + 1))
         assert all(0 < event.value < 1e4 for event in events.Scalars("train/Mpixel_per_s"))
-        best = max(event.value for event in events.Scalars("val/psnr"))
-        assert [event.value for event in events.Scalars("best/val_psnr")] == pytest.approx([best])
+        best = max(event.value for event in events.Scalars("psnr/val"))
+        assert [event.value for event in events.Scalars("psnr/best_val")] == pytest.approx([best])
 
 
 def test_hparams(sweep: tuple[Path, str]) -> None:
@@ -60,7 +60,7 @@ def test_images_and_text(sweep: tuple[Path, str]) -> None:
     """At every validation the crops and the filters, which change as the network learns; the test's table."""
     for folder in (sweep[0] / str(number) for number in range(4)):
         events = read(folder)
-        steps = [event.step for event in events.Scalars("val/psnr")]
+        steps = [event.step for event in events.Scalars("psnr/val")]
         for tag in ("val/crops", "weights/first_layer"):
             images = events.Images(tag)
             assert [event.step for event in images] == steps
@@ -115,7 +115,7 @@ def test_a_resumed_run_has_each_step_once(trained: Path, tmp_path: Path) -> None
     shutil.copytree(trained, tmp_path / "run")
     run("train.py", "resume=run/checkpoints/epoch_0001.ckpt", "trainer.max_epochs=3", cwd=tmp_path)
     events, bicubic = read(tmp_path / "run"), read(tmp_path / "run" / "bicubic")
-    assert [event.step for event in events.Scalars("val/psnr")] == [6, 13, 20]
-    assert [event.step for event in bicubic.Scalars("val/psnr")] == [6, 13, 20]
+    assert [event.step for event in events.Scalars("psnr/val")] == [6, 13, 20]
+    assert [event.step for event in bicubic.Scalars("psnr/val")] == [6, 13, 20]
     assert [event.step for event in events.Images("val/crops")] == [6, 13, 20]
     assert [event.step for event in events.Scalars("train/loss")] == list(range(21))

@@ -35,9 +35,9 @@ def test_a_run_holds_everything(trained: Path) -> None:
     assert {"train/loss", "val/psnr", "train/lr"} <= set(rows[0])
     assert sum(bool(row["val/psnr"]) for row in rows) == 2
     events = EventAccumulator(str(trained)).Reload()
-    assert {"train/loss", "val/psnr", "train/lr"} <= set(events.Tags()["scalars"])
-    assert [event.step for event in events.Scalars("val/psnr")] == [6, 13]
-    assert len(events.Scalars("best/val_psnr")) == 1
+    assert {"train/loss", "psnr/val", "train/lr"} <= set(events.Tags()["scalars"])
+    assert [event.step for event in events.Scalars("psnr/val")] == [6, 13]
+    assert len(events.Scalars("psnr/best_val")) == 1
     scores = json.loads((trained / "scores.json").read_text())
     assert scores["protocol"] == "authors"
     table = read_csv(trained / "scores.csv")
@@ -106,10 +106,10 @@ def test_tensorboard(trained: Path) -> None:
         address = next(found[0] for line in process.stderr if (found := re.search(r"http://127[^ ]*:\d+/", line)))
         for _ in range(100):
             with urllib.request.urlopen(f"{address}data/plugin/scalars/tags") as reply:
-                if "val/psnr" in (tags := json.load(reply)).get("run", {}):
+                if "psnr/val" in (tags := json.load(reply)).get("run", {}):
                     break
             time.sleep(0.2)
-        assert {"train/loss", "val/psnr", "train/lr"} <= tags["run"].keys()
+        assert {"train/loss", "psnr/val", "train/lr"} <= tags["run"].keys()
     finally:
         process.kill()
         process.communicate()
