@@ -6,10 +6,14 @@
     python train.py optim.lr=5e-4 data.batch_size=256 trainer.max_epochs=100
     python train.py -m optim.lr=1e-4,5e-4                      a sweep, ranked by validation
     python train.py resume=outputs/…/checkpoints/last.ckpt     that run goes on (settings may be overridden)
+    python train.py hydra.run.dir=runs/a resume=auto           goes on with what is in the folder, or starts there
     python train.py init_from=checkpoint.pth                   a new run from these weights (or init_from=srcnn_x3)
     python train.py --cfg job                                  all settings; what they mean stands in configs/
 
 A run's folder below outputs/ holds its checkpoints, logs, scores and a picture: tensorboard --logdir outputs
+
+Ctrl-C and SIGTERM save a checkpoint and leave (130, 143). Exit codes else: 0 done, 1 a run or a sweep's job failed, 2 a
+mistake in the settings, nothing written, 3 the loss became no number.
 """
 
 import time
@@ -18,6 +22,7 @@ from typing import Any
 
 import lightning as L
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
@@ -27,13 +32,16 @@ from srcnn.board import Board
 from srcnn.checkpoint import (
     AtomicCheckpointIO,
     find_checkpoint,
+    finished,
     load_checkpoint,
     load_weights,
+    resume_in,
     save_weights,
     settings_of,
 )
 from srcnn.config import changes, check_train, command, new_network, plain, typed
 from srcnn.data.datamodule import SRDataModule
+from srcnn.errors import UserError
 from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
@@ -46,8 +54,14 @@ def train(cfg: DictConfig) -> float | None:
     folder = Path(hydra_cfg.runtime.output_dir)
     settings = settings_of(cfg, hydra_cfg.runtime.choices)
 
+    resume = None if cfg.resume == "auto" else cfg.resume  # auto: there was nothing yet
+    if hydra_cfg.mode == RunMode.MULTIRUN:  # a sweep may be started again
+        if done := finished(folder, settings):
+            print(f"done already: {folder}", flush=True)
+            return done["val_psnr"]
+        resume = resume_in(folder, settings)
     net = new_network(cfg)
-    if cfg.init_from:
+    if cfg.init_from and not resume:
         load_weights(net, cfg.init_from, load_checkpoint(find_checkpoint(cfg.init_from)))
     module = new_module(cfg, net, settings)
     data = new_data(cfg, net)
@@ -55,7 +69,7 @@ def train(cfg: DictConfig) -> float | None:
     callbacks = [instantiate(c, _convert_="all") for c in cfg.callbacks.values() if c and c.get("_target_")]
     if not data.validation:
         callbacks = [callback for callback in callbacks if getattr(callback, "monitor", None) != "val/psnr"]
-    start = load_checkpoint(cfg.resume) if cfg.resume else None
+    start = load_checkpoint(resume) if resume else None
     # A log goes on where its checkpoint was written, not where the run was stopped.
     again = {"purge_step": start["global_step"]} if start else {}
     loggers = [instantiate(logger, **again, _convert_="all") for logger in cfg.logger.values() if logger]
@@ -73,20 +87,29 @@ def train(cfg: DictConfig) -> float | None:
     device = report.device_name(trainer.strategy.root_device)
     banner = [terminal.banner(net, data, settings, device, folder)]
     if start:
-        banner += [f"resuming {cfg.resume} after step {start['global_step']}"]
+        banner += [f"resuming {resume} after step {start['global_step']}"]
         banner += [f"  {change}" for change in changes(cfg, start["srcnn"])] or ["  with its own settings"]
     rank_zero_only(print)("\n".join(banner), flush=True)
     boards = [logger for logger in trainer.loggers if isinstance(logger, Board)]
     for board in boards:
         board.begin(settings, hydra_cfg.overrides.task)
     begin = time.monotonic()
-    trainer.fit(module, data, ckpt_path=cfg.resume)
+    try:
+        trainer.fit(module, data, ckpt_path=resume)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if start and trainer.global_step <= start["global_step"] and not isinstance(error, UserError):
+            raise UserError(
+                f"{resume}: its state does not fit this run ({error}); start one with init_from="
+            ) from error
+        raise
     seconds = time.monotonic() - begin
 
     # The test is of the weights one would ship: the best by validation, or the last. They are put into the network
     # by hand, as trainer.test(ckpt_path=...) would have the averaging callback bring the raw ones back.
     by_validation = next((c for c in callbacks if getattr(c, "monitor", None) == "val/psnr"), None)
     best = by_validation.best_model_path if by_validation else ""
+    if start and resume and trainer.global_step == start["global_step"]:  # a run that was done but for its test
+        load_weights(net, resume, start)
     if best:
         load_weights(net, best, load_checkpoint(best))
     trainer.test(module, data, verbose=False)

@@ -1,17 +1,26 @@
-"""Between Lightning and the run's folder: a log that can be continued, checkpoints, averaged weights."""
+"""Between Lightning and the run's folder: checkpoints, logs that a resumed run goes on with, averaged weights."""
 
 import csv
+import math
 import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from torch import Tensor
 
-from srcnn.checkpoint import load_checkpoint
+from srcnn.checkpoint import load_checkpoint, what_stands
+from srcnn.errors import DivergenceError
 from srcnn.files import replacing
 
 
@@ -47,20 +56,45 @@ class _ContinuedWriter(ExperimentWriter):
             return
         with open(path, newline="") as file:
             reader = csv.DictReader(file)
-            kept = [row for row in reader if int(row["step"]) < step]
             self.metrics_keys = list(reader.fieldnames or [])
-        with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+            # The last row may have been cut by a kill.
+            kept = [row for row in reader if (row.get("step") or "").isdecimal() and int(row["step"]) < step]
+        self._write(kept)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with open(self.metrics_file_path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        self._write(rows)
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        with replacing(self.metrics_file_path) as temporary, open(temporary, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()
-            writer.writerows(kept)
+            writer.writerows(rows)
 
 
 class Checkpoint(ModelCheckpoint):
     """Lightning's, counting epochs from 1, and at home in its folder wherever that has been moved to.
 
+    `every_n_train_steps` saves between two steps, when the first's row is in the log: Lightning would save before.
+
     What a resumed run calls its best must be the file that is there. After a resume from an earlier checkpoint it is
     a later branch's: that is kept under another name, and the new branch looks for a best of its own.
     """
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+    def between_steps(self, trainer: L.Trainer) -> None:
+        super().on_train_batch_end(trainer, trainer.lightning_module, None, None, 0)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        with _as_far_as_it_came(trainer):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.between_steps(trainer)
+        super().on_train_end(trainer, pl_module)
 
     def format_checkpoint_name(self, metrics: dict[str, Tensor], *arguments: Any, **options: Any) -> str:
         return super().format_checkpoint_name({**metrics, "epoch": metrics["epoch"] + 1}, *arguments, **options)
@@ -85,6 +119,129 @@ class Checkpoint(ModelCheckpoint):
                 best.rename(best.with_name(f"{best.stem}_of_step_{found['global_step']}.ckpt"))
                 return
         super().load_state_dict(state)
+
+
+@contextmanager
+def _as_far_as_it_came(trainer: L.Trainer) -> Iterator[None]:
+    """Have an epoch that `max_steps` cut short saved as begun, as Lightning would count it as done."""
+    epoch, batches = trainer.fit_loop.epoch_progress, trainer.fit_loop.epoch_loop.batch_progress
+    cut = batches.current.ready < trainer.num_training_batches
+    counters: list[Any] = [epoch.current, epoch.total]
+    for counter in counters:
+        counter.processed -= cut
+    yield
+    for counter in counters:
+        counter.processed += cut
+
+
+class RunGuard(L.Callback):
+    """Keeps `last.ckpt` fresh within long epochs, leaves in order on a signal, and stops where a loss is no number.
+
+    All of it happens between two steps, when the last one is in the log and weights, average, optimiser and schedule
+    belong together; so a run resumed from there is the uninterrupted one. Several processes decide together.
+
+    dirpath          the checkpoints' folder
+    every_n_steps    steps after which to save; None: do not count
+    every_n_minutes  minutes after which to save; None: do not look at the clock
+
+    SIGTERM and Ctrl-C save and leave with 143 and 130; the second one leaves at once. Under SLURM the signal that
+    announces the end of the job's time goes to Lightning's plugin, which saves and has the job queued again.
+    """
+
+    def __init__(self, dirpath: str, every_n_steps: int | None = None, every_n_minutes: float | None = None):
+        self.path = Path(dirpath) / "last.ckpt"
+        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self._signal = 0
+        self._losses: list[tuple[int, Tensor]] = []  # step and loss, not yet looked at
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+            if hasattr(signal, "SIGUSR1") and callable(requeue := signal.getsignal(signal.SIGUSR1)):
+                self._handlers[signal.SIGUSR1] = requeue
+            for number in self._handlers:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._signal:
+            raise SystemExit(128 + number)
+        self._signal = number
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._losses.append((trainer.global_step, outputs["loss"]))
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True  # has Lightning validate once more, also within an epoch
+
+    def between_steps(self, trainer: L.Trainer) -> None:
+        if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
+            return  # gradients are under way, which no checkpoint holds
+        steps = trainer.global_step - self._saved_step
+        minutes = (time.monotonic() - self._saved_at) / 60
+        due = steps > 0 and (steps >= (self.every_n_steps or math.inf) or minutes >= (self.every_n_minutes or math.inf))
+        number, save = _all_agree(trainer, self._signal, due)
+        if save or number:
+            self._refuse_divergence(trainer, weights=True)
+            if number not in (0, signal.SIGINT, signal.SIGTERM):
+                self._handlers[number](number, None)  # saves a checkpoint of its own
+                self._leave(trainer, number, "queued again")
+            trainer.save_checkpoint(self.path)
+            self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+            if number:
+                self._leave(trainer, number, f"go on with: python train.py resume={self.path}")
+        elif trainer.strategy.root_device.type == "cpu" or len(self._losses) >= 50:
+            self._refuse_divergence(trainer)  # not at every step of a GPU, which would have to be waited for
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._refuse_divergence(trainer, weights=True)  # before the checkpoints are written, which come last
+
+    on_validation_start = on_train_epoch_end
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        (number,) = _all_agree(trainer, self._signal)
+        if number:
+            self._leave(trainer, number, f"trained to the end, not tested; that is done by resume={self.path}")
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _refuse_divergence(self, trainer: L.Trainer, weights: bool = False) -> None:
+        if weights:  # a step may ruin them while its loss was still a number
+            parameters = trainer.lightning_module.parameters()
+            self._losses += [(trainer.global_step, weight.detach().float().sum()) for weight in parameters]
+        finite = torch.stack([value for _, value in self._losses]).isfinite().tolist() if self._losses else []
+        steps = [step for step, _ in self._losses]
+        self._losses = []
+        (diverged,) = _all_agree(trainer, not all(finite))
+        if not diverged:
+            return
+        if not trainer.is_global_zero:
+            raise SystemExit(0)  # Lightning kills the first process, which has the word, when another one fails
+        step = next((step for step, is_finite in zip(steps, finite, strict=True) if not is_finite), trainer.global_step)
+        rate = trainer.optimizers[0].param_groups[0]["lr"]
+        raise DivergenceError(
+            f"the loss is no number any more at step {step}, at a learning rate of {rate:.3g}; "
+            f"{what_stands(self.path.parent)}; lower optim.lr, or set trainer.gradient_clip_val"
+        )
+
+    def _leave(self, trainer: L.Trainer, number: int, then: str) -> NoReturn:
+        if not trainer.is_global_zero:
+            raise SystemExit(0)
+        print(f"{signal.Signals(number).name} after step {trainer.global_step}: {then}", flush=True)
+        raise SystemExit(128 + number)
+
+
+def _all_agree(trainer: L.Trainer, *values: int) -> tuple[int, ...]:
+    """The largest of each value over all processes."""
+    if trainer.world_size == 1:
+        return values
+    everyone = torch.tensor(values, device=trainer.strategy.root_device)
+    return tuple(trainer.strategy.reduce(everyone, reduce_op="max").tolist())
 
 
 class EMA(WeightAveraging):

@@ -6,9 +6,11 @@ any other `.pth` is a bare state_dict. All load with `weights_only=True`, and cl
 stranger's file can bring numbers but no code.
 """
 
+import io
 import math
 import os
 import re
+import zipfile
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from srcnn import __version__
-from srcnn.errors import UserError
+from srcnn.errors import RunError, UserError
 from srcnn.files import replacing
 from srcnn.nets import ESPCN, SRCNN, Network
 
@@ -42,10 +44,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Checkpoints written beside their place, synced and renamed, so that a kill leaves the previous one whole."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
-        with replacing(path) as temporary, open(temporary, "wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
+        content = io.BytesIO()  # as torch would turn a full disk into an error that does not say so
+        torch.save(checkpoint, content)
+        path = Path(path)
+        try:
+            with replacing(path, fsync=True) as temporary:
+                temporary.write_bytes(content.getbuffer())
+        except (OSError, UserError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise RunError(f"{path}: cannot be written ({reason}); {what_stands(path.parent)}") from None
 
     def load_checkpoint(self, path: str | os.PathLike, *_: Any, **__: Any) -> dict[str, Any]:
         return load_checkpoint(path)
@@ -64,6 +71,9 @@ def settings_of(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
 def _is_setting(key: str, value: Any) -> bool:
     """Whether a checkpoint may hold it: a key of ours without a leading underscore, a value in no need of resolving."""
     ours = key.split(".")[0] in (*GROUPS, "scale", "seed", "protocol")
+    if key.startswith(("callbacks.", "trainer.")) and isinstance(value, str) and not key.endswith(".monitor"):
+        # A place to write to is the machine's to name.
+        ours = ours and not re.search(r"[/\\~]|\.\.", value) and not key.endswith(("dirpath", "root_dir"))
     return ours and re.fullmatch(r"[a-z]\w*(\.[a-z]\w*)*", key) is not None and _is_plain(value)
 
 
@@ -89,14 +99,51 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint" + (" (it is a folder)" if path.is_dir() else ""))
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = _read(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except Exception:  # what is raised depends on which byte is wrong
-        raise UserError(f"{path}: not a checkpoint, or a damaged one; take another, as last.ckpt beside it") from None
+        found = newest_checkpoint(path.parent, but=path)
+        other = f"; the next best beside it is {found[0]}, of step {found[1]}" if found else ""
+        raise UserError(f"{path}: not a checkpoint, or a damaged one{other}") from None
     if not isinstance(checkpoint, dict) or not _weights_in(checkpoint):
         raise UserError(f"{path}: holds no network's weights")
     return checkpoint
+
+
+def _read(path: Path) -> Any:
+    """What torch has saved there; some exception for a file that is damaged, or that claims more than it holds."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):  # what torch has written since 1.6; it would not look at the checksums
+        with zipfile.ZipFile(path) as archive:
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+            if not stored or sum(entry.file_size for entry in archive.infolist()) > size or archive.testzip():
+                raise ValueError("damaged")
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if isinstance(checkpoint, dict):
+        weights = [value for value in _weights_in(checkpoint).values() if isinstance(value, Tensor)]
+        if sum(value.numel() * value.element_size() for value in weights) > size:
+            raise ValueError("the same few bytes as gigantic weights")
+    return checkpoint
+
+
+def what_stands(folder: Path) -> str:
+    """Which checkpoint a run that had to end can be resumed from, as a part of a sentence."""
+    found = newest_checkpoint(folder)
+    return f"the last good checkpoint is {found[0]}, of step {found[1]}" if found else "there is no checkpoint yet"
+
+
+def newest_checkpoint(folder: str | os.PathLike, but: Path | None = None) -> tuple[Path, int] | None:
+    """The sound checkpoint of most steps in a run's folder or its checkpoints/, and its step; not `but`."""
+    found = []
+    for path in (*Path(folder).glob("*.ckpt"), *Path(folder).glob("checkpoints/*.ckpt")):
+        if path == but:
+            continue
+        try:
+            found.append((int(_read(path)["global_step"]), path.name == "last.ckpt", path))
+        except Exception:
+            continue
+    return (max(found)[2], max(found)[0]) if found else None
 
 
 def save_weights(path: Path, net: Network, settings: Mapping[str, Any], run: Mapping[str, Any]) -> None:
@@ -149,9 +196,36 @@ def _weights_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 def progress(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> tuple[int, int]:
     """Epochs and steps that the run of a checkpoint had done."""
     try:
-        return int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]), checkpoint["global_step"]
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return int(epochs), int(checkpoint["global_step"])
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: does not say how far its run had come") from None
+
+
+def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What is known of the run that has ended in this folder, if it had these settings."""
+    try:
+        run = load_checkpoint(folder / "weights.pth")["srcnn"]
+        return run["run"] if run["values"] == settings["values"] else None
+    except (UserError, LookupError, TypeError):
+        return None
+
+
+def resume_in(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+    """The checkpoint from which a run with these settings goes on in this folder; None if there is none yet."""
+    if (found := newest_checkpoint(folder)) is None:
+        return None
+    path, _ = found
+    saved = settings_in(path, load_checkpoint(path)) or {"choices": {}, "values": {}}
+    then, now = ({**s["choices"], **s["values"]} for s in (saved, settings))
+    for key in now:
+        if (
+            key.split(".")[0] in ("model", "optim", "scheduler", "scale")
+            and "." not in key
+            and then.get(key) != now[key]
+        ):
+            raise UserError(f"{folder}: holds a run with {key}={then.get(key)}, not {now[key]}; take another folder")
+    return path
 
 
 def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> Network:
@@ -198,6 +272,8 @@ def build_network(path: str | os.PathLike, settings: Mapping[str, Any]) -> Netwo
     """The network that `settings_in` a checkpoint describe, its class taken from this clone's configs/model."""
     try:
         values = settings["values"]
+        if not 2 <= values["scale"] <= 8:
+            raise ValueError(f"scale {values['scale']}")
         model = _model_config(settings["choices"]["model"])
         arguments = {key.removeprefix("model."): value for key, value in values.items() if key.startswith("model.")}
         with torch.device("meta"):  # without memory, until its weights are known to fit

@@ -1,6 +1,7 @@
 """From the command line to a checked config: what surrounds Hydra so that a mistake is one sentence."""
 
 import difflib
+import errno
 import inspect
 import json
 import logging
@@ -8,11 +9,15 @@ import math
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
+from types import FrameType
 from typing import Any, NoReturn
 
 import hydra
@@ -28,6 +33,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import instantiate
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -38,11 +44,13 @@ from srcnn.checkpoint import (
     flatten,
     load_checkpoint,
     load_weights,
+    newest_checkpoint,
     progress,
     settings_in,
+    what_stands,
 )
 from srcnn.data.sets import find_images
-from srcnn.errors import UserError
+from srcnn.errors import RunError, UserError
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
 from srcnn.optim import make_scheduler
@@ -63,7 +71,36 @@ _PATHS = (
     "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 # Of what type a value is that is null by default.
-_NULLABLE: dict[str, Any] = {"scale": 3, "data.test": ["Set5"], "trainer.gradient_clip_val": 1.0}
+_NULLABLE: dict[str, Any] = {
+    "scale": 3, "data.test": ["Set5"], "trainer.gradient_clip_val": 1.0, "callbacks.guard.every_n_steps": 1,
+}  # fmt: skip
+_RANGES: dict[str, tuple[float, float]] = {
+    "scale": (2, 8), "seed": (0, 2**32 - 1),
+    "data.batch_size": (1, math.inf), "data.patch_size": (1, math.inf), "data.stride": (1, math.inf),
+    "data.memory": (0, math.inf), "data.leaves.count": (2, 1e6), "data.leaves.size": (24, 8192),
+    "loss.rgb": (0, math.inf), "loss.floor": (1e-12, 1),
+    "optim.lr": (0, math.inf), "optim.bias_lr": (0, math.inf), "optim.last_layer_lr": (0, math.inf),
+    "optim.momentum": (0, 1), "optim.weight_decay": (0, math.inf), "optim.eps": (0, math.inf),
+    "optim.whiten": (0, math.inf),
+    "scheduler.schedule.warmup": (0, math.inf), "scheduler.schedule.hold": (0, 1),
+    "scheduler.schedule.final": (0, 1), "scheduler.schedule.gamma": (0, 1),
+    "callbacks.checkpoint.every_n_epochs": (1, math.inf), "callbacks.guard.every_n_steps": (1, math.inf),
+    "callbacks.guard.every_n_minutes": (0, math.inf), "callbacks.ema.decay": (0, 1),
+    "trainer.devices": (1, math.inf), "trainer.num_nodes": (1, math.inf), "trainer.max_steps": (-1, math.inf),
+    "trainer.limit_train_batches": (0, math.inf), "trainer.limit_val_batches": (0, math.inf),
+    "trainer.check_val_every_n_epoch": (1, math.inf), "trainer.accumulate_grad_batches": (1, math.inf),
+    "trainer.gradient_clip_val": (0, math.inf), "trainer.log_every_n_steps": (1, math.inf),
+    "trainer.num_sanity_val_steps": (0, math.inf),
+}  # fmt: skip
+_CHOICES = {
+    "model.channels": (1, 3),
+    "model.padding_mode": ("replicate", "zeros", "reflect", "circular"),
+    "scheduler.interval": ("step", "epoch"),
+    "callbacks.best.mode": ("min", "max"),
+    "trainer.deterministic": (False, True, "warn"),
+}
+_PROCESSES = ("devices", "num_nodes")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictConfig], None]) -> None:
@@ -72,6 +109,8 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
     Each job's config is composed and given to `check` before Hydra makes any folder. The user's mistakes, Hydra's
     words for them included, end in one sentence on stderr and exit code 2.
     """
+    for number in (signal.SIGINT, signal.SIGTERM):  # no traceback; srcnn.callbacks.RunGuard saves before it leaves
+        signal.signal(number, _leave)
     # Hydra's parser takes -m before or after all settings, people also put it between them.
     arguments = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     sys.argv[1:] = [_quote_path(argument) for argument in arguments]
@@ -84,46 +123,71 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
             overrides = expand_resume(args.overrides, args.multirun)
             sys.argv[1:] = [arg for arg in sys.argv[1:] if arg not in args.overrides] + overrides
             for job in _jobs(overrides) if args.multirun else [overrides]:
-                check(compose_checked(name, job))
+                cfg = compose_checked(name, job)
+                check(cfg)
+                if args.multirun and any(OmegaConf.select(cfg, f"trainer.{k}", default=1) != 1 for k in _PROCESSES):
+                    raise UserError("-m takes one process a run: leave trainer.devices and trainer.num_nodes at 1")
         except UserError as error:
             _exit(error)
-    failed: list[str] = []
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(_guarded(task, failed))()
-    if failed:
-        print(f"error: {len(failed)} of the sweep's runs failed: {'; '.join(failed)}", file=sys.stderr)
-        sys.exit(1)
+    threading.excepthook = _in_thread
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(_guarded(task))()
+
+
+def _in_thread(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer fails in a thread of its own; the main one hears of it, and has the word."""
+    if getattr(failure.exc_value, "errno", None) not in _NO_ROOM:
+        threading.__excepthook__(failure)
+
+
+def _leave(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _exit(error: UserError) -> NoReturn:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(2)
+    rank_zero_only(print)(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(error.code)
 
 
-def _guarded(task: Callable[[DictConfig], Any], failed: list[str]) -> Callable[[DictConfig], Any]:
+def _guarded(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """The task, with a mistake that only shows while it runs ending as one that shows before: nothing left behind.
 
-    In a sweep whatever goes wrong is noted in `failed`, and the other runs go on.
+    In a sweep whatever goes wrong is noted in the job's folder (see `srcnn.report.SweepTable`), and the others go on.
     """
 
     def guarded(cfg: DictConfig) -> Any:
         hydra_cfg = HydraConfig.get()
+        folder = Path(hydra_cfg.runtime.output_dir)
+        note = folder / "error.txt"
+        in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
         try:
+            if in_sweep:
+                note.unlink(missing_ok=True)
             return task(cfg)
         except Exception as error:
-            if hydra_cfg.mode == RunMode.MULTIRUN:
+            if isinstance(error, OSError) and error.errno in _NO_ROOM:
+                place = error.filename or folder
+                error = RunError(f"{place}: cannot be written ({error.strerror}); {what_stands(folder)}")
+            if in_sweep:
                 if not isinstance(error, UserError):
                     traceback.print_exc()
-                failed.append(f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {error}")
+                note.write_text(f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {error}", encoding="utf-8")
                 return None
             if not isinstance(error, UserError):
                 raise
-            folder = Path(hydra_cfg.runtime.output_dir)
             if hydra_cfg.output_subdir and {path.name for path in folder.iterdir()} <= {hydra_cfg.output_subdir}:
                 shutil.rmtree(folder)
+                _remove_empty(folder.parent)
             _exit(error)
 
     guarded.__module__ = task.__module__  # where Hydra takes the job's name from
     return guarded
+
+
+def _remove_empty(folder: Path) -> None:
+    """The folders of a day and of all runs, if there is no other run in them."""
+    while folder.is_relative_to(Path.cwd() / "outputs") and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent
 
 
 def _quote_path(argument: str) -> str:
@@ -167,6 +231,8 @@ def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:
             example = compose(name, only_groups, return_hydra_config=True)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise UserError(_in_a_sentence(error, name)) from None
+    if cfg.hydra.output_subdir is not None:
+        _check_folders(cfg.hydra)
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     types = flatten(OmegaConf.to_container(example))
     for key, value in flatten(OmegaConf.to_container(cfg)).items():
@@ -174,6 +240,19 @@ def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:
             raise UserError(f"{key} has to be given: {key}=…")
         _check_type(key, value, types)
     return cfg
+
+
+def _check_folders(hydra_cfg: DictConfig) -> None:
+    """Whether Hydra will be able to make the run's folder, and all processes the same one."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and "${" in str(OmegaConf.to_container(hydra_cfg.run)):
+        raise UserError("under torchrun every process has to know the run's folder: name it with hydra.run.dir=…")
+    for key, folder in (("hydra.run.dir", hydra_cfg.run.dir), ("hydra.sweep.dir", hydra_cfg.sweep.dir)):
+        there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
+        try:
+            with TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise UserError(f"{key}={folder}: {there} cannot be written to ({error.strerror}); name another") from None
 
 
 def _in_a_sentence(error: Exception, name: str) -> str:
@@ -212,23 +291,35 @@ def _is_like(value: Any, like: Any) -> bool:
 def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
     """`resume=CKPT` becomes the saved hyper-parameters, then what the command line says, in the run's own folder."""
     given = _parse(overrides)
-    path = next((o.value() for o in given if o.key_or_group == "resume"), None)
-    if path is None:
+    keys = {o.key_or_group: o for o in given}
+    path = keys["resume"].value() if "resume" in keys else None
+    folder = Path(str(keys["hydra.run.dir"].value())) if "hydra.run.dir" in keys else None
+    if path == "auto" and (folder is None or multirun):
+        raise UserError("resume=auto goes on with what is in the run's folder: name that with hydra.run.dir=…")
+    if path is None and folder and _is_first_process() and not multirun and newest_checkpoint(folder):
+        raise UserError(f"hydra.run.dir={folder}: holds a run; resume=auto goes on with it, or take another folder")
+    if path == "auto" and folder and (found := newest_checkpoint(folder)):
+        path = found[0]
+        keys.pop("experiment", None)  # the same command starts a run and goes on with it
+        overrides = [o.input_line for o in keys.values() if o.key_or_group != "resume"] + [
+            _quote_path(f"resume={path}")
+        ]
+    if path in (None, "auto"):
         return list(overrides)
     path = Path(str(path).replace(r"\${", "${"))
-    keys = {o.key_or_group: o for o in given}
     if multirun:
         raise UserError("resume continues one run: leave -m out, or start a sweep from its weights with init_from=")
     if "experiment" in keys:
         raise UserError("resume takes its settings from the checkpoint: leave experiment= out, and override keys")
     checkpoint = load_checkpoint(path)
     settings = settings_in(path, checkpoint)
-    if settings is None or "loops" not in checkpoint:
+    if settings is None or "loops" not in checkpoint or not checkpoint.get("optimizer_states"):
         raise UserError(f"{path} holds weights only, no run to go on with: start one with init_from={path}")
     build_network(path, settings)
     choices, values = settings["choices"], settings["values"]
     changed = {g for g, choice in choices.items() if g in keys and str(keys[g].value()) != choice}
-    if "model" in changed or any(key.startswith("model.") for key in keys) or "scale" in keys:
+    network = [key for key in keys if key == "scale" or key.startswith("model.")]
+    if "model" in changed or any(keys[key].value() != values.get(key) for key in network):
         raise UserError("resume goes on with the same network: leave model and scale out, or start a run (init_from=)")
     if state := changed & {"optim", "scheduler"}:
         raise UserError(f"resume goes on with the state of the same {min(state)}: leave {min(state)}= out (init_from=)")
@@ -251,6 +342,10 @@ def typed(overrides: Sequence[str]) -> list[str]:
     return [o for o in overrides[last if resumed else 0 :] if not o.startswith("hydra.")]
 
 
+def _is_first_process() -> bool:
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
 def changes(cfg: DictConfig, settings: Mapping[str, Any]) -> list[str]:
     """What a resumed run does otherwise than the settings in its checkpoint: "key: then -> now"."""
     saved = settings["values"]
@@ -270,30 +365,29 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def check_train(cfg: DictConfig) -> None:
     """Everything about a training run that can be known to be wrong before it starts."""
-    _range(cfg, "scale", 2, 8)
-    _range(cfg, "seed", 0, 2**32 - 1)
-    _range(cfg, "data.batch_size", 1)
-    _range(cfg, "data.patch_size", 1)
-    _range(cfg, "data.stride", 1)
-    _range(cfg, "optim.lr", 0)
-    _range(cfg, "callbacks.checkpoint.every_n_epochs", 1)
-    _range(cfg, "trainer.check_val_every_n_epoch", 1)
+    for key, (least, most) in _RANGES.items():
+        _range(cfg, key, least, most)
+    for key, allowed in _CHOICES.items():
+        if (value := OmegaConf.select(cfg, key)) not in (None, *allowed):
+            raise UserError(f"{key}={value}: choose {' or '.join(map(str, allowed))}")
     if isinstance(cfg.data.hold_out, int):
         _range(cfg, "data.hold_out", 0)
     if not cfg.data.test:
         raise UserError("data.test=[]: name at least one set or folder to test on")
     if "leaves" in (cfg.data.train, *cfg.data.test) and not cfg.data.leaves:
         raise UserError("images called leaves need their settings: data=leaves")
-    if cfg.scheduler.interval not in ("step", "epoch"):
-        raise UserError(f"scheduler.interval={cfg.scheduler.interval}: choose step or epoch")
     if cfg.trainer.max_epochs == 0 or cfg.trainer.max_epochs < -1:
         raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: must be 1 or more (-1: no limit)")
     if cfg.trainer.max_epochs == -1 and cfg.trainer.max_steps == -1:
         raise UserError("trainer.max_epochs=-1 needs trainer.max_steps or the run never ends")
-    if cfg.resume and cfg.init_from:
+    if cfg.trainer.max_steps == 0:
+        raise UserError("trainer.max_steps=0: must be 1 or more (-1: no limit but the epochs)")
+    if cfg.resume and cfg.init_from and cfg.resume != "auto":
         raise UserError("resume and init_from exclude each other: resume goes on with a run, init_from starts one")
     check_protocol(cfg)
-    check_device(cfg.trainer.accelerator)
+    check_device(cfg.trainer.accelerator, cfg.trainer.devices)
+    if cfg.data.batch_size % (processes := cfg.trainer.devices * cfg.trainer.num_nodes):
+        raise UserError(f"data.batch_size={cfg.data.batch_size}: {processes} processes cannot share it evenly")
     net = new_network(cfg)
     inner = cfg.data.patch_size // net.body_scale - 2 * net.receptive_radius
     if cfg.data.patch_size % net.body_scale or inner < 1:
@@ -303,7 +397,7 @@ def check_train(cfg: DictConfig) -> None:
     _try_out(cfg, net)
     if cfg.init_from:
         load_weights(net, cfg.init_from, load_checkpoint(find_checkpoint(cfg.init_from)))
-    if cfg.resume:
+    if cfg.resume and cfg.resume != "auto":
         _check_unfinished(cfg)
     check_sets(cfg)
 
@@ -338,13 +432,20 @@ def check_protocol(cfg: DictConfig) -> None:
         raise UserError(f"protocol={cfg.protocol}: choose one of {', '.join(PROTOCOLS)}")
 
 
-def check_device(accelerator: str) -> None:
+def check_device(accelerator: str, devices: int = 1) -> None:
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     found |= {"auto": True, "cpu": True, "gpu": any(found.values())}
     if accelerator not in found:
         raise UserError(f"trainer.accelerator={accelerator}: choose one of auto, cpu, gpu, cuda, mps")
     if not found[accelerator]:
         raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
+    kind = device_of(accelerator).type
+    there = {"cpu": os.cpu_count() or 1, "cuda": torch.cuda.device_count(), "mps": 1}[kind]
+    if devices > there:
+        name = "processor core" if kind == "cpu" else "GPU"
+        raise UserError(
+            f"trainer.devices={devices}: there {'is' if there == 1 else 'are'} {there} {name}{'s' * (there > 1)}"
+        )
 
 
 def device_of(accelerator: str) -> torch.device:
@@ -377,6 +478,9 @@ def _range(cfg: DictConfig, key: str, least: float, most: float = float("inf")) 
 
 def _check_unfinished(cfg: DictConfig) -> None:
     done, steps = progress(cfg.resume, load_checkpoint(cfg.resume))
+    run = Path(cfg.resume).absolute().parent.parent
+    if (run / ".hydra").is_dir() and not (run / "weights.pth").exists():
+        return  # stopped before its test: that is to be done
     if 0 < cfg.trainer.max_epochs <= done:
         raise UserError(
             f"{cfg.resume}: this run has done its {done} epochs; give it more with trainer.max_epochs={2 * done}"

@@ -1,8 +1,19 @@
-"""The one exception that is not our fault."""
+"""What ends in one sentence on stderr instead of a traceback."""
 
 
 class UserError(ValueError):
-    """The user's mistake: one sentence that names the file or key, and what to do.
+    """Something that the user can put right: one sentence that names the file or key and what to do."""
 
-    Commands print it on stderr without a traceback and exit with code 2.
-    """
+    code = 2  # of the process
+
+
+class RunError(UserError):
+    """A run that had to end before its time; what it had done stands."""
+
+    code = 1
+
+
+class DivergenceError(RunError):
+    """A loss that is no number any more."""
+
+    code = 3

@@ -253,10 +253,13 @@ def save_image(image: Image.Image, path: str | os.PathLike, **metadata: Any) -> 
 
 
 class replacing:  # noqa: N801 (reads as open() does)
-    """`with replacing(path) as temporary`: write there; it becomes `path` at the end, or vanishes on an error."""
+    """`with replacing(path) as temporary`: write there; it becomes `path` at the end, or vanishes on an error.
 
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
+    fsync  have it on the disk before it takes the place of what was there, so that not even a power cut loses both
+    """
+
+    def __init__(self, path: str | os.PathLike, fsync: bool = False):
+        self.path, self.fsync = Path(path), fsync
 
     def __enter__(self) -> Path:
         # Always the same name, so that what a kill leaves behind is overwritten the next time.
@@ -269,10 +272,23 @@ class replacing:  # noqa: N801 (reads as open() does)
         return self.temporary
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        if kind is None:
-            os.replace(self.temporary, self.path)
-        else:
+        try:
+            if kind is None:
+                if self.fsync:
+                    _sync(self.temporary)
+                os.replace(self.temporary, self.path)
+                if self.fsync and os.name != "nt":  # where a folder cannot be opened
+                    _sync(self.path.parent)
+        finally:
             self.temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def list_images(folder: str | os.PathLike) -> list[Path]:

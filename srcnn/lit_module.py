@@ -1,11 +1,13 @@
 """The LightningModule: how a network is trained, validated and tested."""
 
+import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from srcnn.data.datamodule import Sample
@@ -47,6 +49,7 @@ class SuperResolution(L.LightningModule):
         self.val_psnr = MeanMetric()
         self.bicubic_psnr = MeanMetric()
         self.scores: list[tuple[str, str, Score]] = []  # of the last test: set, image, score
+        self._rng_state: Tensor | None = None
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.net(lr)
@@ -57,13 +60,8 @@ class SuperResolution(L.LightningModule):
         # A crop's border has lost its surroundings: neither computed nor counted.
         sr = self.net.body(x, pad=False)
         loss = self.loss(sr.float(), shave(hr, self.net.receptive_radius * self.net.body_scale))
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss, prog_bar=True, sync_dist=self.trainer.world_size > 1)
         return loss
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        if device.type == "cpu":
-            return batch  # it is there; looking through it would take a millisecond a step
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def validation_step(self, sample: Sample, batch_idx: int) -> None:
         score = self._score(sample, with_ssim=False)
@@ -95,17 +93,26 @@ class SuperResolution(L.LightningModule):
                 total = self.trainer.max_epochs or 1
             scheduler = make_scheduler(self.scheduler, optimizer, total)
         self._options = [{key: group[key] for key in group if key != "params"} for group in optimizer.param_groups]
+        self._schedule_options = _constructed_with(scheduler) if scheduler is not None else {}
         if scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.interval}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        for logger in self.trainer.loggers:  # so that a kill loses no row of a step that the checkpoint has done
+            logger.save()
+        checkpoint["rng_state"] = torch.get_rng_state()  # of dropout and the like: the patches need none
         if self.settings is not None:
             val_psnr = self.trainer.callback_metrics.get("val/psnr")
             checkpoint["srcnn"] = {**self.settings, "val_psnr": None if val_psnr is None else float(val_psnr)}
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._rng_state = checkpoint.get("rng_state")
+
     def on_train_start(self) -> None:
         """Give a resumed run the options it was asked for: Lightning has just restored the saved ones."""
+        if self._rng_state is not None:
+            torch.set_rng_state(self._rng_state)
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)
         ratios = []
@@ -119,3 +126,15 @@ class SuperResolution(L.LightningModule):
         scheduler = self.lr_schedulers()
         if scheduler is not None and hasattr(scheduler, "base_lrs"):
             scheduler.base_lrs = [rate * ratio for rate, ratio in zip(scheduler.base_lrs, ratios, strict=True)]
+        if scheduler is not None:
+            vars(scheduler).update(self._schedule_options)
+        if isinstance(scheduler, LambdaLR):  # where another length of the run has changed the schedule
+            rates = zip(optimizer.param_groups, scheduler.base_lrs, scheduler.lr_lambdas, strict=True)
+            for group, rate, factor in rates:
+                group["lr"] = rate * factor(scheduler.last_epoch)
+
+
+def _constructed_with(scheduler: Any) -> dict[str, Any]:
+    """The attributes of a schedule that are its settings, as T_max or gamma: named as what its class is made with."""
+    names = inspect.signature(type(scheduler)).parameters.keys() - {"optimizer", "last_epoch"}
+    return {name: value for name, value in vars(scheduler).items() if name in names}

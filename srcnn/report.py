@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import platform
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -214,10 +215,20 @@ def _pillow(image: Tensor) -> Image.Image:
 
 
 class SweepTable(Callback):
-    """At the end of a sweep: its runs ranked by validation, test beside it, printed, as `sweep.csv` and as a page."""
+    """At the end of a sweep: its runs ranked by validation, test beside it, printed, as `sweep.csv` and as a page.
+
+    A job that failed has left an `error.txt`, also where a launcher ran it in another process: exit code 1.
+    """
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
+        self._rank(folder, config.hydra.overrides.task)
+        failed = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/error.txt"))]
+        if failed:
+            print(f"error: {len(failed)} of the sweep's runs failed: {'; '.join(failed)}", file=sys.stderr)
+            raise SystemExit(1)  # Hydra would swallow anything else
+
+    def _rank(self, folder: Path, overrides: Sequence[str]) -> None:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/scores.json")]
         if not runs:
             return
@@ -232,7 +243,7 @@ class SweepTable(Callback):
                 | {"protocol": run["protocol"], "overrides": " ".join(o for o in run["overrides"] if o not in constant)}
             )
         _write_csv(folder / "sweep.csv", rows)
-        page.write_sweep(folder / "sweep.html", runs, ["python", "train.py", "-m", *config.hydra.overrides.task])
+        page.write_sweep(folder / "sweep.html", runs, ["python", "train.py", "-m", *overrides])
         print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images")
         tests = list(runs[0]["mean"])
         print(f"rank  {'val':>6}  {'  '.join(f'{name:>6}' for name in tests)}  run  overrides")

@@ -41,11 +41,15 @@ def banner(net: Network, data: SRDataModule, settings: Mapping[str, Any], device
 class Meter(L.Callback):
     """Logs at every log point the learning rate, of the first group, and the patch pixels trained on a second."""
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start()  # also of a run resumed within an epoch
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start()
+
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if batch_idx == 0:
-            self._start()
         if trainer._logger_connector.should_update_logs:
             pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -99,6 +100,9 @@ class SRDataModule(L.LightningDataModule):
             self.patches = Patches(self.training_pairs(), **self.sampling)
         except ValueError as error:
             raise UserError(f"{error}: lower data.patch_size, or take larger images") from None
+        except OSError as error:
+            place = f"the training set does not fit into {gettempdir()}"
+            raise UserError(f"{place} ({error.strerror}): make room, or name another folder in $TMPDIR") from None
 
     def setup(self, stage: str) -> None:
         if not hasattr(self, "patches"):
@@ -115,6 +119,11 @@ class SRDataModule(L.LightningDataModule):
 
     def test_dataloader(self) -> "_Samples":
         return _Samples(self.testing)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        if device.type == "cpu":
+            return batch  # it is there; looking through it would take a millisecond a step
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def training_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Each training image as what the network's body takes and as the HR it should give, uint8."""
@@ -173,7 +182,11 @@ class _Batches:
         return len(self.patches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
+        watching = [callback for callback in callbacks if hasattr(callback, "between_steps")]
         while True:
+            for callback in watching:  # Lightning has no hook for when a step is over and in the log
+                callback.between_steps(self.trainer)
             done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
             number = self.trainer.current_epoch * len(self) + done
             yield self.patches.batch(number, self.trainer.global_rank, self.trainer.world_size)

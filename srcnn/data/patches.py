@@ -55,7 +55,7 @@ class Patches:
                 shapes.append(x.shape[-2:])
                 # Pixels lie as rows of C values: one index fetches a whole pixel, and a batch comes out channels-last.
                 for image, file in ((x, inputs), (hr, targets)):
-                    image.flatten(1).T.contiguous().numpy().tofile(file)
+                    file.write(image.flatten(1).T.contiguous().numpy().data)
             if not shapes:
                 raise ValueError(f"every training image is smaller than a patch of {patch_size}x{patch_size} pixels")
             self.mapped = inputs.tell() + targets.tell() > memory * 1e9

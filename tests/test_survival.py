@@ -1,0 +1,272 @@
+"""Runs that are killed, stopped, or run out of disk; checkpoints and images that are damaged. Nothing is lost.
+
+More of it:  SRCNN_KILLS=30 SRCNN_MUTATIONS=2000 python -m pytest tests/test_survival.py
+"""
+
+import io
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, run
+from PIL import Image
+from test_resume import MUON, assert_same_run, differences, state
+
+from srcnn.checkpoint import load_checkpoint, load_network
+from srcnn.config import compose_checked, expand_resume
+from srcnn.errors import UserError
+from srcnn.files import read_picture
+
+KILLS = int(os.environ.get("SRCNN_KILLS", 3))
+MUTATIONS = int(os.environ.get("SRCNN_MUTATIONS", 200))
+EPOCHS = 8
+
+
+@pytest.fixture(scope="module")
+def settings(tiny: list[str]) -> list[str]:
+    """Whatever a run can have to lose: averaged weights, a schedule, a checkpoint every three of seven steps."""
+    return [
+        *tiny, *MUON, "scheduler=cosine", "scheduler.schedule.warmup=5", f"trainer.max_epochs={EPOCHS}",
+        "callbacks.guard.every_n_steps=3", "callbacks.checkpoint.every_n_epochs=3",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run("train.py", *settings, f"hydra.run.dir={folder}", cwd=folder.parent)
+    return folder
+
+
+def start(settings: list[str], folder: Path, **options) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "train.py"), *settings, f"hydra.run.dir={folder}", "resume=auto"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=folder.parent, env=dict(os.environ), **pipes, **options)
+
+
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    while not path.exists() and process.poll() is None:
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_killed_at_a_random_moment(seed: int, settings: list[str], whole: Path, tmp_path: Path) -> None:
+    """As often as it takes until the run is through: bit for bit the run that was not."""
+    rng = random.Random(seed)
+    folder = tmp_path / "run"
+    for _ in range(2):
+        process = start(settings, folder)
+        wait_for(folder / "checkpoints" / "last.ckpt", process)
+        time.sleep(rng.uniform(0, 3 if folder.exists() else 1))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    if not (folder / "weights.pth").exists():
+        run("train.py", *settings, f"hydra.run.dir={folder}", "resume=auto", cwd=tmp_path)
+    assert_same_run(whole, folder)
+    assert not differences(state(whole, "best")["state_dict"], state(folder, "best")["state_dict"])
+    assert (folder / "scores.csv").read_text() == (whole / "scores.csv").read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_leaves(number: int, code: int, settings: list[str], whole: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(settings, folder)
+    wait_for(folder / "checkpoints" / "last.ckpt", process)
+    process.send_signal(number)
+    output, _ = process.communicate()
+    assert process.returncode == code, output
+    assert "Traceback" not in output
+    last = folder / "checkpoints" / "last.ckpt"
+    assert f"go on with: python train.py resume={last}" in output
+    assert 0 < state(folder)["global_step"] < state(whole)["global_step"]
+    run("train.py", f"resume={last}", cwd=tmp_path)
+    assert_same_run(whole, folder)
+
+
+def test_stopped_by_a_number_of_steps(tiny: list[str], tmp_path: Path) -> None:
+    """Within an epoch: validated there, and gone on with in the middle of it."""
+    command = ["train.py", *tiny, *MUON, "trainer.max_epochs=3"]
+    run(*command, "hydra.run.dir=whole", cwd=tmp_path)
+    run(*command, "hydra.run.dir=cut", "trainer.max_steps=10", cwd=tmp_path)
+    assert state(tmp_path / "cut", "best")["global_step"] in (7, 10)
+    assert state(tmp_path / "cut")["global_step"] == 10
+    run("train.py", "resume=cut/checkpoints/last.ckpt", "trainer.max_steps=-1", cwd=tmp_path)
+    one, other = state(tmp_path / "whole"), state(tmp_path / "cut")
+    for key in ("state_dict", "current_model_state", "optimizer_states", "loops", "global_step"):
+        assert not differences(one[key], other[key]), key
+
+
+def test_a_full_disk(settings: list[str], tmp_path: Path) -> None:
+    """The checkpoint that was there loads, the run ends with one sentence, and goes on when there is room again."""
+    settings = [*settings, "data.hold_out=5"]  # what three images take is less than a checkpoint
+    run("train.py", *settings, "hydra.run.dir=run", "trainer.max_epochs=2", cwd=tmp_path)
+    before = state(tmp_path / "run")
+    small = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))  # noqa: E731
+    process = start(settings, tmp_path / "run", preexec_fn=small)
+    output, _ = process.communicate()
+    assert process.returncode == 1
+    assert "Traceback" not in output, output
+    assert "last.ckpt: cannot be written (File too large); the last good checkpoint is" in output
+    assert not differences(before, state(tmp_path / "run"))
+    assert not list((tmp_path / "run").rglob("*.part"))
+
+
+def test_a_disk_that_fills(settings: list[str], tmp_path: Path) -> None:
+    """A file system of its own, in which every epoch leaves a checkpoint."""
+    (tmp_path / "small").mkdir()
+    settings = [*settings, "callbacks.checkpoint.every_n_epochs=1", "trainer.max_epochs=50", "hydra.run.dir=run"]
+    command = [sys.executable, str(ROOT / "train.py"), *settings]
+    script = 'mount -t tmpfs -o size=2000k tmpfs small && cd small && { "$@"; echo "code $?"; cp -r run ../kept; }'
+    outside = ["unshare", "-m" if os.geteuid() == 0 else "-rm", "bash", "-c", script, "bash"]
+    if not shutil.which("unshare") or subprocess.run([*outside, "true"], cwd=tmp_path, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+    done = subprocess.run([*outside, *command], cwd=tmp_path, capture_output=True, text=True)
+    assert "code 1" in done.stdout, done
+    assert "Traceback" not in done.stderr
+    assert "cannot be written (No space left on device); the last good checkpoint is" in done.stderr
+    assert state(tmp_path / "kept")["global_step"] > 7
+
+
+def test_a_loss_that_is_no_number(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+    output = run("train.py", f"resume={last}", "trainer.max_epochs=4", "optim.lr=1e30", cwd=tmp_path, code=3)
+    assert "the loss is no number any more at step 1" in output
+    assert "at a learning rate of 1e+30" in output
+    assert f"the last good checkpoint is {last}, of step 14" in output
+    assert last.read_bytes() == before
+
+
+def test_clipped_gradients(tiny: list[str], tmp_path: Path) -> None:
+    run("train.py", *tiny, "trainer.gradient_clip_val=1e-9", "optim=sgd", "hydra.run.dir=run", cwd=tmp_path)
+
+
+def mutate(content: bytes, rng: random.Random) -> bytes:
+    """Bytes changed, cut off, left out, doubled or blanked."""
+    changed = bytearray(content)
+    where = rng.randrange(len(changed))
+    length = min(rng.choice([1, 4, 64, 4096]), len(changed) - where)
+    match rng.randrange(6):
+        case 0 | 1:
+            for _ in range(rng.choice([1, 8, 64])):
+                changed[rng.randrange(len(changed))] = rng.randrange(256)
+        case 2:
+            del changed[where:]
+        case 3:
+            del changed[where : where + length]
+        case 4:
+            changed[where:where] = changed[where : where + length]
+        case 5:
+            changed[where : where + length] = bytes(length)
+    return bytes(changed)
+
+
+def mutate_inside(content: bytes, rng: random.Random) -> bytes:
+    """A mutated part of an archive whose checksums are right: what an attacker would send."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(out, "w") as other:
+        chosen = rng.choice([name for name in archive.namelist() if name.endswith("data.pkl")] + archive.namelist())
+        for name in archive.namelist():
+            part = archive.read(name)
+            other.writestr(name, mutate(part, rng) if name == chosen and part else part)
+    return out.getvalue()
+
+
+def only_refused(task: Callable[[], object]) -> bool:
+    """Whether it was refused; in little time and memory."""
+    begin, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    try:
+        task()
+        refused = False
+    except UserError:
+        refused = True
+    assert time.monotonic() - begin < 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
+    return refused
+
+
+def test_mutated_checkpoints(trained: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    path, content = tmp_path / "x.ckpt", (trained / "checkpoints" / "last.ckpt").read_bytes()
+    refused = 0
+    for number in range(MUTATIONS):
+        path.write_bytes((mutate, mutate_inside)[number % 2](content, rng))
+        refused += only_refused(lambda: load_network(path))
+        only_refused(lambda: compose_checked("train", expand_resume([f"resume={path}"], multirun=False)))
+    assert refused > MUTATIONS / 3  # of the others many have changed what is not looked at
+
+
+def test_resuming_from_strange_state(trained: Path, tmp_path: Path) -> None:
+    """Sound weights and settings, but a state that does not fit: a sentence, and the run's folder as it was."""
+    shutil.copytree(trained, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    for change in (
+        lambda c: c.update(optimizer_states=[]),
+        lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(2, 2)),
+        lambda c: c["loops"]["fit_loop"].pop("epoch_progress"),
+        lambda c: c.update(callbacks={"EMA": 3}, rng_state=torch.zeros(3)),
+    ):
+        checkpoint = state(trained)
+        change(checkpoint)
+        torch.save(checkpoint, last)
+        output = run("train.py", f"resume={last}", "trainer.max_epochs=3", cwd=tmp_path, code=2)
+        assert "does not" in output or "holds weights only" in output
+
+
+def test_claims_of_size(tmp_path: Path) -> None:
+    """A few bytes seen as gigantic weights, an archive that unpacks to gigabytes."""
+    torch.save({"conv1.weight": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "wide.pth")
+    torch.save({"conv1.weight": torch.zeros(10**6)}, tmp_path / "plain.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "plain.pth") as archive,
+        zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as bomb,
+    ):
+        for name in archive.namelist():
+            bomb.writestr(name, archive.read(name))
+    for name in ("wide", "bomb"):
+        assert only_refused(lambda name=name: load_checkpoint(tmp_path / f"{name}.pth"))
+
+
+def test_a_torn_checkpoint_names_the_next_best(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    folder = tmp_path / "run" / "checkpoints"
+    torn = folder / "last.ckpt"
+    torn.write_bytes(torn.read_bytes()[:-1000])
+    with pytest.raises(UserError, match=r"damaged one; the next best beside it is .*epoch_0002.ckpt, of step 14"):
+        load_checkpoint(torn)
+    one_bit = bytearray((folder / "epoch_0002.ckpt").read_bytes())
+    one_bit[len(one_bit) // 2] ^= 1
+    (folder / "epoch_0002.ckpt").write_bytes(one_bit)
+    with pytest.raises(UserError, match="damaged"):
+        load_checkpoint(folder / "epoch_0002.ckpt")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_mutated_images(tmp_path: Path) -> None:
+    rng = random.Random(1)
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 31, 3), dtype=np.uint8)
+    kinds = []
+    for ending in ("png", "jpg", "bmp", "tif", "webp", "gif"):
+        Image.fromarray(pixels).save(tmp_path / f"image.{ending}")
+        kinds.append((ending, (tmp_path / f"image.{ending}").read_bytes()))
+    refused = 0
+    for number in range(MUTATIONS):
+        ending, content = kinds[number % len(kinds)]
+        path = tmp_path / f"x.{ending}"
+        path.write_bytes(mutate(content, rng))
+        refused += only_refused(lambda path=path: read_picture(path))
+    assert refused > MUTATIONS / 10
