@@ -51,7 +51,10 @@ class Meter(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if trainer._logger_connector.should_update_logs:
-            pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
+            # By hand, as `log` would round it to 32 bits.
+            rate = {"train/lr": trainer.optimizers[0].param_groups[0]["lr"]}
+            for logger in trainer.loggers:
+                logger.log_metrics(rate, trainer.fit_loop.epoch_loop._batches_that_stepped)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._start()
