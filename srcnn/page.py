@@ -124,13 +124,13 @@ def _points(rows: Sequence[Mapping[str, float]], name: str) -> list[tuple[float,
     return [(row["step"] + 1, row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
 
 
-def _training_plots(rows: Sequence[Mapping[str, float]]) -> list[tuple[str, Markup]]:
+def _training_plots(rows: Sequence[Mapping[str, float]]) -> list[Markup]:
     plots = []
     if psnr := _points(rows, "val/psnr"):
         lines = [Line("bicubic", _points(rows, "val/psnr_bicubic"), "plain"), Line("network", psnr)]
-        plots.append(("PSNR on the validation images, dB", plot(lines, "step", "PSNR, dB", labels=True)))
+        plots.append(plot(lines, "step", "PSNR on the validation images, dB", labels=True))
     if loss := _points(rows, "train/loss"):
-        plots.append(("Training loss", plot([Line("loss", loss)], "step", "loss")))
+        plots.append(plot([Line("loss", loss)], "step", "Training loss"))
     return plots
 
 
@@ -167,7 +167,9 @@ def write_sweep(path: Path, runs: Sequence[Mapping[str, Any]], command: Sequence
         bicubic=bicubic[-1][1] if bicubic else None,
         spread=max(ranked) - min(ranked) if ranked else None,
         plots=[_parameter_plot(key, shown) for key in parameters] if ranked else [],
-        curves=plot([*_across(bicubic, curves), *curves], "step", "PSNR, dB") if curves else None,
+        curves=plot([*_across(bicubic, curves), *curves], "step", "PSNR on the validation images, dB")
+        if curves
+        else None,
         command=shlex.join(command),
     )
 
@@ -192,4 +194,4 @@ def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
         for run, place in zip(known, places, strict=True)
     ][::-1]
     ticks = sorted(set(places)) if len(set(places)) <= 6 else None
-    return plot(points, key, "validation PSNR, dB", log_x=log, categories=categories, ticks=ticks)
+    return plot(points, key, "Validation PSNR, dB", log_x=log, categories=categories, ticks=ticks)

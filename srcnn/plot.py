@@ -17,7 +17,7 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
 )
 _WIDTH, _HEIGHT = 420, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 40  # margins
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 26, 40  # margins
 _MOST = 400  # points of a line
 
 

@@ -198,7 +198,8 @@ def test_a_sweeps_page(browser: Any, sweep: tuple[Path, str]) -> None:
     assert len(figures) == 4 and figures == sorted(figures, reverse=True)
     labels = page.locator("svg").evaluate_all("plots => plots.map(plot => plot.getAttribute('aria-label'))")
     assert [label.split(":")[0] for label in labels] == [
-        "validation PSNR, dB over data.batch_size", "validation PSNR, dB over optim.lr", "PSNR, dB over step",
+        "Validation PSNR, dB over data.batch_size", "Validation PSNR, dB over optim.lr",
+        "PSNR on the validation images, dB over step",
     ]  # fmt: skip
     assert page.locator("svg").nth(0).locator("circle").count() == 4
     assert page.locator("svg").nth(2).locator("polyline").count() == 5  # four runs and bicubic
