@@ -212,19 +212,15 @@ def finished(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None
 
 
 def resume_in(folder: Path, settings: Mapping[str, Any]) -> Path | None:
-    """The checkpoint from which a run with these settings goes on in this folder; None if there is none yet."""
+    """The checkpoint from which the run with these settings goes on in this folder; None if there is none yet."""
     if (found := newest_checkpoint(folder)) is None:
         return None
     path, _ = found
     saved = settings_in(path, load_checkpoint(path)) or {"choices": {}, "values": {}}
     then, now = ({**s["choices"], **s["values"]} for s in (saved, settings))
-    for key in now:
-        if (
-            key.split(".")[0] in ("model", "optim", "scheduler", "scale")
-            and "." not in key
-            and then.get(key) != now[key]
-        ):
-            raise UserError(f"{folder}: holds a run with {key}={then.get(key)}, not {now[key]}; take another folder")
+    if other := [key for key in now if then.get(key) != now[key]]:
+        key = other[0]
+        raise UserError(f"{folder}: holds a run with {key}={then.get(key)}, not {now[key]}; take another folder")
     return path
 
 

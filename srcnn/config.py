@@ -116,7 +116,7 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
     sys.argv[1:] = [_quote_path(argument) for argument in arguments]
     args = get_args_parser().parse_args()
     if args.help:  # a script's docstring is its manual
-        print(inspect.getdoc(inspect.getmodule(task)))
+        print(inspect.getdoc(inspect.getmodule(task)), _settings_page(name), sep="\n\n")
         return
     if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
         try:
@@ -131,6 +131,41 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
             _exit(error)
     threading.excepthook = _in_thread
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(_guarded(task))()
+
+
+def _settings_page(name: str) -> str:
+    """All settings with their defaults, and what the comments in the YAML files say of them."""
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        cfg = compose(name, return_hydra_config=True)
+    lines = ["Settings, as key=value; a group takes the name of one of its files in configs/:"]
+    comments = _comments(CONFIGS / f"{name}.yaml", "")
+    choices = {group: choice for group, choice in cfg.hydra.runtime.choices.items() if "hydra" not in group}
+    for group, choice in reversed(choices.items()):
+        files = sorted((CONFIGS / group).glob("*.yaml"), key=lambda path: (path.stem != choice, path.stem))
+        others = [path.stem for path in files if path.stem != choice]
+        lines.append(f"  {group}={choice or 'null'}" + (f"  (or {', '.join(others)})" if others else ""))
+        for path in files:
+            comments = _comments(path, f"{group}.") | comments
+    for key, value in flatten(OmegaConf.to_container(cfg)).items():
+        inner = key.startswith(("hydra.", "callbacks.", "logger.")) and key not in comments
+        if not inner and not key.rpartition(".")[2].startswith("_"):
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            lines.append(f"  {f'{key}={shown}':<52} {comments.get(key, '')}".rstrip())
+    return "\n".join(lines)
+
+
+def _comments(path: Path, prefix: str) -> dict[str, str]:
+    """The comment after each key of a YAML file, by dotted key."""
+    comments, parents = {}, [(-1, prefix.rstrip("."))]
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"( *)(\w+):(?:[^#]*)(?:# *(.*))?", line):
+            indent = len(found[1])
+            parents = [parent for parent in parents if parent[0] < indent]
+            key = f"{parents[-1][1]}.{found[2]}".lstrip(".")
+            parents.append((indent, key))
+            if found[3]:
+                comments[key] = found[3]
+    return comments
 
 
 def _in_thread(failure: threading.ExceptHookArgs) -> None:

@@ -95,6 +95,23 @@ def test_a_sweep_survives_a_failing_run(tiny: list[str], tmp_path: Path) -> None
     assert len(read_csv(only(tmp_path / "outputs", "*/*-sweep/sweep.csv"))) == 1
 
 
+def test_a_sweep_runs_only_what_is_missing(tiny: list[str], tmp_path: Path) -> None:
+    """Started again in its folder: what is done is left alone, what was cut short goes on."""
+    command = ["train.py", "-m", *tiny, "hydra.sweep.dir=s", "trainer.max_epochs=2"]
+    run(*command, "optim.lr=1e-4,1e-3,2e-3", cwd=tmp_path)
+    rows = read_csv(tmp_path / "s" / "sweep.csv")
+    (tmp_path / "s" / "1" / "weights.pth").unlink()
+    shutil.rmtree(tmp_path / "s" / "2")
+    before = (tmp_path / "s" / "0" / "weights.pth").stat().st_mtime_ns
+    output = run(*command, "optim.lr=1e-4,1e-3,2e-3", cwd=tmp_path)
+    assert output.count("done already: ") == 1
+    assert output.count("resuming ") == 1
+    assert (tmp_path / "s" / "0" / "weights.pth").stat().st_mtime_ns == before
+    assert read_csv(tmp_path / "s" / "sweep.csv") == rows
+    output = run(*command, "optim.lr=1e-4,5e-3", cwd=tmp_path, code=1)
+    assert "1: holds a run with optim.lr=0.001, not 0.005; take another folder" in output
+
+
 def test_tensorboard(trained: Path) -> None:
     """tensorboard --logdir outputs: it finds the run and its curves."""
     arguments = ["--logdir", str(trained.parent), "--host", "127.0.0.1", "--port", "0"]

@@ -52,8 +52,8 @@ def whole(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def start(settings: list[str], folder: Path, **options) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "train.py"), *settings, f"hydra.run.dir={folder}", "resume=auto"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=folder.parent, env=dict(os.environ), **pipes, **options)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, **options}
+    return subprocess.Popen(command, cwd=folder.parent, **options)
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -128,11 +128,11 @@ def test_a_disk_that_fills(settings: list[str], tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     settings = [*settings, "callbacks.checkpoint.every_n_epochs=1", "trainer.max_epochs=50", "hydra.run.dir=run"]
     command = [sys.executable, str(ROOT / "train.py"), *settings]
-    script = 'mount -t tmpfs -o size=2000k tmpfs small && cd small && { "$@"; echo "code $?"; cp -r run ../kept; }'
-    outside = ["unshare", "-m" if os.geteuid() == 0 else "-rm", "bash", "-c", script, "bash"]
-    if not shutil.which("unshare") or subprocess.run([*outside, "true"], cwd=tmp_path, capture_output=True).returncode:
+    mount = "mount -t tmpfs -o size=2000k tmpfs small"
+    outside = ["unshare", "-m" if os.geteuid() == 0 else "-rm", "bash", "-c"]
+    if not shutil.which("unshare") or subprocess.run([*outside, mount], cwd=tmp_path, capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
-    shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+    outside += [f'{mount} && cd small && {{ "$@"; echo "code $?"; cp -r run ../kept; }}', "bash"]
     done = subprocess.run([*outside, *command], cwd=tmp_path, capture_output=True, text=True)
     assert "code 1" in done.stdout, done
     assert "Traceback" not in done.stderr
