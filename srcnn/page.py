@@ -136,7 +136,7 @@ def _training_plots(rows: Sequence[Mapping[str, float]]) -> list[Markup]:
 
 def write_sweep(path: Path, runs: Sequence[Mapping[str, Any]], command: Sequence[str]) -> None:
     """The page of a sweep: its runs, best first, each as its scores.json, in folders beside the page."""
-    values = [dict(override.lstrip("+").split("=", 1) for override in run["overrides"]) for run in runs]
+    values = [dict(override.lstrip("+").partition("=")[::2] for override in run["overrides"]) for run in runs]
     keys = dict.fromkeys(key for run in values for key in run)
     parameters = [key for key in keys if len({run.get(key) for run in values}) > 1]
     logs = [read_log(path.parent / run["run"] / "metrics.csv") for run in runs]
