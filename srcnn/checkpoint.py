@@ -252,6 +252,8 @@ def load_network(ckpt_path: str | os.PathLike | None, scale: int | None = None) 
 
     `scale` chooses among our weights, and is for a bare state_dict that does not tell (3).
     """
+    if scale is not None and not 2 <= scale <= 8:
+        raise UserError(f"scale={scale}: must be between 2 and 8")
     path = find_checkpoint(ckpt_path, scale)
     checkpoint = load_checkpoint(path)
     settings = settings_in(path, checkpoint)

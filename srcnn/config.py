@@ -247,9 +247,13 @@ def _parse(overrides: Sequence[str]) -> list:
 
 def _jobs(overrides: Sequence[str]) -> Iterable[Sequence[str]]:
     """The overrides of each job of a sweep, as far as Hydra's basic sweeper makes them."""
-    if any(override.key_or_group.startswith("hydra/sweeper") for override in _parse(overrides)):
-        return []
-    return [job for batch in BasicSweeper.split_arguments(_parse(overrides), max_batch_size=None) for job in batch]
+    given = _parse(overrides)
+    try:
+        return [job for batch in BasicSweeper.split_arguments(given, max_batch_size=None) for job in batch]
+    except HydraException as error:
+        if any(override.key_or_group in ("hydra", "hydra/sweeper") for override in given):
+            return []  # another sweeper understands this
+        raise UserError(str(error)) from None
 
 
 def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:

@@ -50,7 +50,7 @@ WRONG = [
     ("train", "optim.lr=inf", "optim.lr=inf: must be a number"),
     ("train", "optim.betas=[2,3]", "optim settings: Invalid beta"),
     ("train", "trainer.precision=foo", "trainer settings: "),
-    ("train", "trainer.devices=0", "trainer settings: "),
+    ("train", "trainer.devices=0", "trainer.devices=0: must be at least 1"),
     ("train", "+trainer.foo=1", "unexpected keyword argument 'foo'"),
     ("train", "trainer.max_epochs=null", "trainer.max_epochs=null: must be a whole number"),
     ("train", "callbacks.checkpoint.every_n_epochs=0", "every_n_epochs=0: must be at least 1"),
@@ -61,6 +61,37 @@ WRONG = [
     ("train", "data=leaves data.hold_out=-1", "data.hold_out=-1: must be at least 0"),
     ("train", "data.train=leaves data.test=[photos]", "images called leaves need their settings"),
     ("train", "init_from=", "init_from has to be given"),
+    ("train", "trainer.devices=9999", "trainer.devices=9999: there "),
+    (
+        "train",
+        "data=leaves trainer.devices=2 data.batch_size=7",
+        "data.batch_size=7: 2 processes cannot share it evenly",
+    ),
+    ("train", "-m trainer.devices=2 optim.lr=1e-4,1e-3", "-m takes one process a run"),
+    ("train", "data=leaves data.patch_size=999", "every training image is smaller than a patch of 999x999 pixels"),
+    ("train", "trainer.max_steps=0", "trainer.max_steps=0: must be 1 or more"),
+    ("train", "trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: must be at least 0"),
+    ("train", "trainer.log_every_n_steps=0", "trainer.log_every_n_steps=0: must be at least 1"),
+    ("train", "trainer.strategy=fast", "trainer settings: "),
+    ("train", "trainer.limit_train_batches=-0.5", "trainer.limit_train_batches=-0.5: must be at least 0"),
+    ("train", "callbacks=ema callbacks.ema.decay=1.5", "callbacks.ema.decay=1.5: must be between 0 and 1"),
+    ("train", "callbacks.guard.every_n_steps=0", "callbacks.guard.every_n_steps=0: must be at least 1"),
+    ("train", "callbacks.guard.every_n_minutes=soon", "callbacks.guard.every_n_minutes=soon: must be a number"),
+    ("train", "loss=psnr loss.floor=0", "loss.floor=0: must be between 1e-12 and 1"),
+    ("train", "loss=psnr loss.rgb=-1", "loss.rgb=-1: must be at least 0"),
+    ("train", "scheduler=linear scheduler.schedule.hold=2", "scheduler.schedule.hold=2: must be between 0 and 1"),
+    ("train", "model.channels=2", "model.channels=2: choose 1 or 3"),
+    ("train", "model.padding_mode=wrap", "model.padding_mode=wrap: choose replicate or zeros"),
+    ("train", "model.widths=[0,32]", "model settings: "),
+    ("train", "optim=muon optim.momentum=2", "optim.momentum=2: must be between 0 and 1"),
+    ("train", "data=leaves data.leaves.count=1", "data.leaves.count=1: must be between 2 and"),
+    ("train", "data=leaves data.memory=-1", "data.memory=-1: must be at least 0"),
+    ("train", "data=leaves data.hold_out=[nothere]", "data.hold_out names no image of leaves: nothere"),
+    ("train", "resume=auto", "name that with hydra.run.dir"),
+    ("train", "hydra.run.dir={broken}/run", "cannot be written to (Not a directory)"),
+    ("evaluate", "ckpt_path={good} scale=9", "scale=9: must be between 2 and 8"),
+    ("evaluate", "scale=5", "scale=5: no weights are shipped for it"),
+    ("evaluate", "ckpt_path=srcnn_x2 scale=3", "was trained for scale 2"),
     ("predict", "ckpt_path= input=x.png", "ckpt_path has to be given"),
     ("predict", "ckpt_path=nowhere", "nowhere: no such checkpoint"),
     ("train", "resume={root}/srcnn/weights/srcnn_x3.pth", "holds weights only"),
@@ -132,6 +163,14 @@ def test_the_defaults_are_the_assignments() -> None:
     assert (cfg.optim["_target_"], cfg.optim.lr) == ("torch.optim.Adam", 1e-4)
     assert (cfg.data.patch_size, cfg.data.stride, cfg.data.train, cfg.data.test) == (33, 14, "T91", ["Set5"])
     assert cfg.loss["_target_"] == "torch.nn.MSELoss"
+
+
+@pytest.mark.parametrize(
+    ("name", "plugin"), [("joblib", "joblib_launcher"), ("slurm", "submitit_launcher"), ("optuna", "optuna_sweeper")]
+)
+def test_launchers_and_sweepers_compose(name: str, plugin: str) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{plugin}", reason=f"the plugin of hydra={name} is not installed")
+    compose_checked("train", [f"hydra={name}"])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

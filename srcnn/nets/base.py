@@ -54,6 +54,8 @@ class Conv(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding_mode: str):
         if kernel % 2 == 0:
             raise ValueError(f"kernel {kernel}: must be odd, so that it has a middle")
+        if min(in_channels, out_channels, kernel) < 1:
+            raise ValueError(f"kernel {kernel} from {in_channels} to {out_channels} planes: must be at least 1 each")
         mode = cast(Any, padding_mode)  # torch refuses any but its own
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=mode)
 
