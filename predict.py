@@ -253,9 +253,7 @@ def predict_sets(cfg: DictConfig, net: Network, checkpoint: dict) -> None:
         hr = modcrop(sample.hr[None].to(next(net.parameters()).device).float() / 255, net.scale)
         sr = super_resolve(net, quantize(bicubic_down(hr, net.scale)))
         write_image(folder / sample.image_set / f"{sample.name}_x{net.scale}.png", to_uint8(sr)[0])
-    evaluate.evaluate(
-        net, samples, cfg.protocol, folder, {"checkpoint": str(find_checkpoint(cfg.ckpt_path, cfg.scale))}
-    )
+    evaluate.evaluate(net, samples, cfg, checkpoint, folder)
     print(f"images    {folder}")
 
 

@@ -16,7 +16,6 @@ Ctrl-C and SIGTERM save a checkpoint and leave (130, 143). Exit codes else: 0 do
 mistake in the settings, nothing written, 3 the loss became no number.
 """
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -28,8 +27,8 @@ from hydra.utils import instantiate
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig
 
-from srcnn import report
-from srcnn.callbacks import PlainProgress
+from srcnn import report, terminal
+from srcnn.board import Board
 from srcnn.checkpoint import (
     AtomicCheckpointIO,
     find_checkpoint,
@@ -41,7 +40,7 @@ from srcnn.checkpoint import (
     save_weights,
     settings_of,
 )
-from srcnn.config import changes, check_train, command, new_network, plain
+from srcnn.config import changes, check_train, command, new_network, plain, typed
 from srcnn.data.datamodule import SRDataModule
 from srcnn.errors import UserError
 from srcnn.lit_module import SuperResolution
@@ -78,9 +77,9 @@ def train(cfg: DictConfig) -> float | None:
     options: dict[str, Any] = {
         "default_root_dir": folder,
         "logger": loggers,
-        "callbacks": callbacks + ([] if sys.stderr.isatty() else [PlainProgress()]),
+        "callbacks": [*callbacks, terminal.progress(hydra_cfg.runtime.choices)],
         "plugins": [AtomicCheckpointIO()],
-        "enable_progress_bar": sys.stderr.isatty(),
+        "enable_progress_bar": False,
         "enable_model_summary": False,
     }
     options |= plain(cfg.trainer)
@@ -88,13 +87,16 @@ def train(cfg: DictConfig) -> float | None:
     trainer = L.Trainer(**options)
     device = report.device_name(trainer.strategy.root_device)
     settings["machine"] = {"device": device, "processes": trainer.world_size, "precision": str(trainer.precision)}
-    banner = [f"{type(net).__name__} x{net.scale}, {net.parameter_count:,} parameters -> {folder}"]
+    banner = [terminal.banner(net, data, settings, device, folder)]
     if start:
         banner += [f"resuming {resume} after step {start['global_step']}"]
         banner += [f"  {change}" for change in changes(cfg, start["srcnn"])] or ["  with its own settings"]
         if others := inexact(start["srcnn"], settings):
             banner += [f"  so not bit for bit the run it was: {', '.join(others)} changed"]
     rank_zero_only(print)("\n".join(banner), flush=True)
+    boards = [logger for logger in trainer.loggers if isinstance(logger, Board)]
+    for board in boards:
+        board.begin(settings, hydra_cfg.overrides.task)
     begin = time.monotonic()
     try:
         trainer.fit(module, data, ckpt_path=resume)
@@ -118,8 +120,11 @@ def train(cfg: DictConfig) -> float | None:
     if not trainer.is_global_zero:
         return None
     val_psnr = float(by_validation.best_model_score) if by_validation and best else None
-    if trainer.logger and val_psnr is not None:  # what the hparams tab of TensorBoard sorts by
-        trainer.logger.log_hyperparams(settings["values"], {"best/val_psnr": val_psnr}, trainer.global_step)
+    psnr = {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}
+    for board in boards:
+        first = next(iter(psnr.values()))
+        figures = {"psnr/best_val": val_psnr, "psnr/test": first}
+        board.end(figures, module.scores, cfg.protocol, trainer.global_step)
     facts = {
         "protocol": cfg.protocol,
         "checkpoint": best or "the last",
@@ -130,8 +135,10 @@ def train(cfg: DictConfig) -> float | None:
         "seconds": round(seconds, 1),  # of training and validation, since the start or the last resume
         "device": device,
     }
-    report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts)
-    psnr = {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}
+    words = ["python", "train.py", *typed(hydra_cfg.overrides.task)]
+    commands = [("Train and test", words), report.evaluation(folder / "weights.pth", cfg.data.test, cfg.protocol)]
+    samples = data.testing[: len(module.scores)]
+    report.write(folder, net, samples, module.scores, facts, settings, folder / "metrics.csv", commands)
     save_weights(folder / "weights.pth", net, settings, {**facts, "psnr": psnr})
     return val_psnr
 

@@ -1,4 +1,4 @@
-"""Between Lightning and the run's folder: checkpoints and logs that a resumed run goes on with, and progress."""
+"""Between Lightning and the run's folder: checkpoints, logs that a resumed run goes on with, averaged weights."""
 
 import csv
 import math
@@ -17,7 +17,6 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from srcnn.checkpoint import load_checkpoint, what_stands
@@ -257,17 +256,3 @@ class EMA(WeightAveraging):
             torch._foreach_lerp_(averaged, current, 1 - now)
 
         super().__init__(multi_avg_fn=torch.no_grad()(average))
-
-
-class PlainProgress(L.Callback):
-    """A line per epoch, for output that is no terminal."""
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.start = time.monotonic()
-
-    @rank_zero_only
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        figures = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
-        shown = "  ".join(f"{name} {value:.6g}" for name, value in figures.items())
-        seconds = time.monotonic() - self.start
-        print(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}  {seconds:.0f} s  {shown}", flush=True)

@@ -63,6 +63,7 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 warnings.filterwarnings("ignore", message="predict returned None")
+warnings.filterwarnings("ignore", message="You have overridden `transfer_batch_to_device`")
 
 # Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
 _PATHS = (
@@ -371,6 +372,13 @@ def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
     if path.absolute().parent.name == "checkpoints" and (run / ".hydra").is_dir() and "hydra.run.dir" not in keys:
         saved.append(_quote_path(f"hydra.run.dir={run}"))
     return saved + list(overrides)
+
+
+def typed(overrides: Sequence[str]) -> list[str]:
+    """The overrides without what `expand_resume` has put in front of them."""
+    last = max((number for number, override in enumerate(overrides, 1) if override.startswith("++")), default=0)
+    resumed = any(override.startswith("resume=") for override in overrides)
+    return [o for o in overrides[last if resumed else 0 :] if not o.startswith("hydra.")]
 
 
 def _is_first_process() -> bool:

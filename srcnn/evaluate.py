@@ -4,7 +4,8 @@
     python -m srcnn.evaluate ckpt_path=CKPT                                     on what it was to be tested on
     python -m srcnn.evaluate ckpt_path=CKPT data.test=[Set5,Set14] protocol=basicsr
 
-Prints a table per set and writes scores.csv, scores.json and comparison.png into a folder below outputs/, or output=.
+Prints a table per set and writes report.html, scores.csv, scores.json and comparison.png into a folder below outputs/,
+or output=.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from omegaconf import DictConfig
 
 from srcnn import report
 from srcnn.checkpoint import find_checkpoint, load_network
-from srcnn.config import check_device, check_output, check_protocol, command, device_of
+from srcnn.config import check_device, check_output, check_protocol, command, device_of, typed
 from srcnn.data.datamodule import Sample, read_sets
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError
@@ -42,27 +43,31 @@ def test_sets(cfg: DictConfig, checkpoint: dict[str, Any]) -> Sequence[str]:
     return checkpoint.get("srcnn", {}).get("values", {}).get("data.test", ["Set5"])
 
 
-def evaluate(net: Network, samples: Sequence[Sample], protocol: str, folder: Path, facts: dict[str, Any]) -> None:
-    """Score `samples`, print the table, write scores and picture into `folder`."""
+def evaluate(
+    net: Network, samples: Sequence[Sample], cfg: DictConfig, checkpoint: dict[str, Any], folder: Path
+) -> None:
+    """Score `samples`, print the table, write scores, picture and page into `folder`."""
     device = next(net.parameters()).device
     scores = [
-        (sample.image_set, sample.name, PROTOCOLS[protocol].score(net, sample.hr[None].to(device).float() / 255))
+        (sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, sample.hr[None].to(device).float() / 255))
         for sample in samples
     ]
-    report.write(folder, net, samples, scores, {"protocol": protocol, **facts})
+    path = find_checkpoint(cfg.ckpt_path, cfg.scale)
+    settings = checkpoint.get("srcnn")
+    run = (settings or {}).get("run", {})
+    commands = [report.evaluation(path, test_sets(cfg, checkpoint), cfg.protocol)]
+    if "overrides" in run:
+        commands.insert(0, ("How these weights were trained", ["python", "train.py", *typed(run["overrides"])]))
+    facts = {"protocol": cfg.protocol, "checkpoint": str(path)}
+    log = next((p for p in (folder / "metrics.csv" for folder in path.absolute().parents[:2]) if p.is_file()), None)
+    report.write(folder, net, samples, scores, facts, settings, log, commands)
 
 
 def main(cfg: DictConfig) -> None:
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     net.to(device_of(cfg.trainer.accelerator))
     samples = read_sets(test_sets(cfg, checkpoint), cfg.data.root, net.scale)
-    evaluate(
-        net,
-        samples,
-        cfg.protocol,
-        Path(cfg.output or cfg.run_dir),
-        {"checkpoint": str(find_checkpoint(cfg.ckpt_path, cfg.scale))},
-    )
+    evaluate(net, samples, cfg, checkpoint, Path(cfg.output or cfg.run_dir))
 
 
 if __name__ == "__main__":

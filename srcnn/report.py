@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from srcnn import page
 from srcnn.data.datamodule import Sample
 from srcnn.files import replacing, save_image
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, to_uint8
@@ -27,6 +28,7 @@ Scores = Sequence[tuple[str, str, Score]]  # set, image, score
 Shown = tuple[str, Tensor, Tensor, Tensor, Score]  # name, then LR, SR and HR as [1, 3, H, W] in [0, 1]
 
 _PANEL = 240  # pixels of the picture, the widest an image gets
+_BANDS = 5  # images in it
 _ERROR_GAIN = 5
 _INK, _PAPER, _MARK = (32, 32, 32), (255, 255, 255), (230, 97, 0)
 
@@ -58,13 +60,51 @@ def _row(name: str, s: Score, width: int) -> str:
     return f"{name:<{width}}  {s.bicubic_psnr:6.2f}  {s.bicubic_ssim:.4f}  {s.psnr:6.2f}  {s.ssim:.4f}  {s.gain:+6.2f}"
 
 
-def write(folder: Path, net: Network, samples: Sequence[Sample], scores: Scores, facts: Mapping[str, Any]) -> None:
-    """Print the table of a test and leave scores and picture in `folder`."""
+def write(
+    folder: Path,
+    net: Network,
+    samples: Sequence[Sample],
+    scores: Scores,
+    facts: Mapping[str, Any],
+    settings: Mapping[str, Any] | None = None,
+    log: Path | None = None,
+    commands: Sequence[tuple[str, Sequence[str]]] = (),
+) -> None:
+    """Print the table of a test and leave scores, picture and page in `folder` (see `page.write_report`)."""
     facts = {"network": type(net).__name__, "parameters": net.parameter_count, "scale": net.scale, **facts}
-    write_scores(folder, scores, facts)
-    write_comparison(folder / "comparison.png", net, shown(net, samples, scores))
+    document = write_scores(folder, scores, facts)
+    pictures: list[dict] = []
+
+    def for_both() -> Iterator[Shown]:  # one at a time, as they may be large: all for the page, few for the picture
+        for number, item in enumerate(shown(net, samples, scores, page.MOST_IMAGES)):
+            if sum(len(p[kind]) for p in pictures for kind in ("bicubic", "sr", "hr")) < page.MOST_BYTES:
+                pictures.append(_page_picture(*item, net.scale))
+            if number < _BANDS:
+                yield item
+
+    write_comparison(folder / "comparison.png", net, for_both())
+    page.write_report(folder / "report.html", document, pictures, settings, log, commands)
     print(f"\n{table(scores, net, facts['protocol'])}\n")
-    print(f"weights   {facts['checkpoint']}\npicture   {folder / 'comparison.png'}")
+    print(f"weights   {facts['checkpoint']}\npicture   {folder / 'comparison.png'}\nreport    {folder / 'report.html'}")
+
+
+def evaluation(checkpoint: Path, test_sets: Sequence[str], protocol: str) -> tuple[str, list[str]]:
+    """What to type to have a checkpoint scored again, and what for."""
+    words = ["python", "-m", "srcnn.evaluate", f"ckpt_path={checkpoint}", f"data.test=[{','.join(test_sets)}]"]
+    return "Test again", [*words, f"protocol={protocol}"]
+
+
+def _page_picture(name: str, lr: Tensor, sr: Tensor, hr: Tensor, score: Score, scale: int) -> dict:
+    """An image for the page; of a large one the part around where the network is most ahead of bicubic."""
+    bicubic = bicubic_up(lr, scale).clamp(0, 1)
+    height, width = hr.shape[-2:]
+    part, most = "", page.MOST_SIDE
+    if max(height, width) > 1.2 * most:
+        y, x, side = _telling_crop(bicubic, sr, hr)
+        top, left = (max(0, min(at + side // 2 - most // 2, whole - most)) for at, whole in ((y, height), (x, width)))
+        bicubic, sr, hr = (image[..., top : top + most, left : left + most] for image in (bicubic, sr, hr))
+        part = f"{hr.shape[-1]}×{hr.shape[-2]} pixels at ({left}, {top}) of {width}×{height}"
+    return page.picture(name, bicubic, sr, hr, _finite(score), part)
 
 
 def device_name(device: torch.device) -> str:
@@ -78,8 +118,11 @@ def device_name(device: torch.device) -> str:
     return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def write_scores(folder: Path, scores: Scores, facts: Mapping[str, Any]) -> None:
-    """`scores.csv`, a row an image and one a mean, and `scores.json`, the same with the `facts` they rest on."""
+def write_scores(folder: Path, scores: Scores, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """`scores.csv`, a row an image and one a mean, and `scores.json`, the same with the `facts` they rest on.
+
+    Returns what the latter holds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"set": s, "image": image, **_finite(score)} for s, image, score in scores]
     rows += [{"set": s, "image": "mean", **_finite(score)} for s, score in means(scores).items()]
@@ -92,6 +135,7 @@ def write_scores(folder: Path, scores: Scores, facts: Mapping[str, Any]) -> None
     }
     with replacing(folder / "scores.json") as temporary:
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return document
 
 
 def _finite(score: Score) -> dict[str, float | None]:
@@ -105,22 +149,24 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer.writerows(rows)
 
 
-def shown(net: Network, samples: Sequence[Sample], scores: Scores, most: int = 5) -> Iterator[Shown]:
-    """The first `most` images for the picture, from their LR rounded to 8 bits, as a file has it."""
+def shown(net: Network, samples: Sequence[Sample], scores: Scores, most: int) -> Iterator[Shown]:
+    """The first `most` images to be looked at, from their LR rounded to 8 bits, as a file has it."""
     device = next(net.parameters()).device
-    for sample, (_, _, score) in list(zip(samples, scores, strict=True))[:most]:
+    sets = {sample.image_set for sample in samples}
+    for sample, (image_set, name, score) in list(zip(samples, scores, strict=True))[:most]:
+        name = name if len(sets) == 1 else f"{image_set}/{name}"
         hr = modcrop(sample.hr[None].to(device).float() / 255, net.scale).expand(-1, 3, -1, -1)
         lr = quantize(bicubic_down(hr, net.scale))
-        yield sample.name, lr.cpu(), super_resolve(net, lr).clamp(0, 1).cpu(), hr.cpu(), score
+        yield name, lr.cpu(), super_resolve(net, lr).clamp(0, 1).cpu(), hr.cpu(), score
 
 
 def write_comparison(path: Path, net: Network, images: Iterable[Shown]) -> None:
     """A picture of images: LR, bicubic, network, ground truth and error, whole and zoomed; the dB are the scores'."""
     bands = [_band(*image, net) for image in images]
-    page = Image.new("RGB", (bands[0].width, sum(band.height for band in bands)), _PAPER)
+    sheet = Image.new("RGB", (bands[0].width, sum(band.height for band in bands)), _PAPER)
     for number, band in enumerate(bands):
-        page.paste(band, (0, sum(other.height for other in bands[:number])))
-    save_image(page, path)
+        sheet.paste(band, (0, sum(other.height for other in bands[:number])))
+    save_image(sheet, path)
 
 
 def _band(name: str, lr: Tensor, sr: Tensor, hr: Tensor, score: Score, net: Network) -> Image.Image:
@@ -169,20 +215,20 @@ def _pillow(image: Tensor) -> Image.Image:
 
 
 class SweepTable(Callback):
-    """At the end of a sweep: its runs ranked by validation, test beside it, printed and written as `sweep.csv`.
+    """At the end of a sweep: its runs ranked by validation, test beside it, printed, as `sweep.csv` and as a page.
 
     A job that failed has left an `error.txt`, also where a launcher ran it in another process: exit code 1.
     """
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        self._rank(folder)
+        self._rank(folder, config.hydra.overrides.task)
         failed = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/error.txt"))]
         if failed:
             print(f"error: {len(failed)} of the sweep's runs failed: {'; '.join(failed)}", file=sys.stderr)
             raise SystemExit(1)  # Hydra would swallow anything else
 
-    def _rank(self, folder: Path) -> None:
+    def _rank(self, folder: Path, overrides: Sequence[str]) -> None:
         runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/scores.json")]
         if not runs:
             return
@@ -197,10 +243,12 @@ class SweepTable(Callback):
                 | {"protocol": run["protocol"], "overrides": " ".join(o for o in run["overrides"] if o not in constant)}
             )
         _write_csv(folder / "sweep.csv", rows)
-        print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images; {folder / 'sweep.csv'}")
+        page.write_sweep(folder / "sweep.html", runs, ["python", "train.py", "-m", *overrides])
+        print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images")
         tests = list(runs[0]["mean"])
         print(f"rank  {'val':>6}  {'  '.join(f'{name:>6}' for name in tests)}  run  overrides")
         for row in rows:
             figures = [row["val_psnr"], *(row[f"{name}_psnr"] for name in tests)]
             shown = "  ".join(f"{value:6.2f}" if isinstance(value, float) else "     -" for value in figures)
             print(f"{row['rank']:>4}  {shown}  {row['run']:>3}  {row['overrides']}")
+        print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")

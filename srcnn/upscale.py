@@ -56,13 +56,13 @@ def enlarge(net: Network, picture: Picture) -> Picture:
     """The picture `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
     colour, alpha = picture.colour, picture.alpha
     if alpha is not None:
-        colour = _spread(colour, alpha, _radius(net) + 2)  # two pixels more, as alpha grows as well
+        colour = _spread(colour, alpha, lr_radius(net) + 2)  # two pixels more, as alpha grows as well
         alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
     sr = super_resolve(net, colour[:, None])[:, 0] if len(colour) == 4 else super_resolve(net, colour[None])[0]
     return Picture(sr, alpha, picture.ending, picture.metadata)
 
 
-def _radius(net: Network) -> int:
+def lr_radius(net: Network) -> int:
     """LR pixels, on each side, that an SR pixel depends on."""
     return net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
 

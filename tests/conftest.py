@@ -69,3 +69,13 @@ def trained(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     settings = ["trainer.max_epochs=2", "callbacks.checkpoint.every_n_epochs=1", "hydra.run.dir=run"]
     run("train.py", *tiny, *settings, cwd=cwd)
     return cwd / "run"
+
+
+@pytest.fixture(scope="session")
+def sweep(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a sweep of four runs of two epochs, and what it printed."""
+    cwd = tmp_path_factory.mktemp("sweep")
+    settings = ["trainer.max_epochs=2", "optim.lr=1e-4,5e-3", "data.batch_size=8,16", "callbacks.pictures.images=1"]
+    output = run("train.py", "-m", *tiny, *settings, cwd=cwd)
+    (folder,) = (cwd / "outputs").glob("*/*-sweep")
+    return folder, output

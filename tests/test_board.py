@@ -1,0 +1,121 @@
+"""What TensorBoard finds in a sweep's folder, read with TensorBoard's own reader."""
+
+import io
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import read_csv, run
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+from srcnn.board import first_filters
+from srcnn.checkpoint import load_network
+from srcnn.nets import SRCNN
+
+
+def read(folder: Path) -> EventAccumulator:
+    return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
+
+
+def test_scalars(sweep: tuple[Path, str]) -> None:
+    """Loss, rate and throughput at every log point, PSNR at every validation, bicubic's in the same chart."""
+    for folder in (sweep[0] / str(number) for number in range(4)):
+        events, bicubic = read(folder), read(folder / "bicubic")
+        rows = read_csv(folder / "metrics.csv")
+        assert set(events.Tags()["scalars"]) == {
+            "psnr/best_val", "psnr/test", "psnr/val", "train/loss", "train/lr", "train/Mpixel_per_s",
+        }  # fmt: skip
+        steps = [int(row["step"]) for row in rows if row["val/psnr"]]
+        assert len(steps) == 2
+        assert [event.step for event in events.Scalars("psnr/val")] == steps
+        assert [event.step for event in bicubic.Scalars("psnr/val")] == steps
+        for event, row in zip(bicubic.Scalars("psnr/val"), (row for row in rows if row["val/psnr"]), strict=True):
+            assert event.value == pytest.approx(float(row["val/psnr_bicubic"]), abs=1e-4)
+        for tag in ("train/loss", "train/lr", "train/Mpixel_per_s"):
+            assert [event.step for event in events.Scalars(tag)] == list(range(steps[-1] + 1))
+        assert all(0 < event.value < 1e4 for event in events.Scalars("train/Mpixel_per_s"))
+        best = max(event.value for event in events.Scalars("psnr/val"))
+        assert [event.value for event in events.Scalars("psnr/best_val")] == pytest.approx([best])
+
+
+def test_hparams(sweep: tuple[Path, str]) -> None:
+    """Every run's parameters, by which the hparams tab sorts, and its end."""
+    found = []
+    for folder in (sweep[0] / str(number) for number in range(4)):
+        contents = {tag: data.plugin_data.content for tag, data in read(folder).summary_metadata.items()}
+        start = metadata.parse_session_start_info_plugin_data(contents[metadata.SESSION_START_INFO_TAG])
+        found.append((start.hparams["optim.lr"].number_value, start.hparams["data.batch_size"].number_value))
+        assert start.hparams["model"].string_value == "srcnn"
+        assert "data.train_dir" not in start.hparams
+        assert metadata.SESSION_END_INFO_TAG in contents
+        assert metadata.EXPERIMENT_TAG not in contents
+    assert sorted(found) == [(1e-4, 8), (1e-4, 16), (5e-3, 8), (5e-3, 16)]
+
+
+def test_images_and_text(sweep: tuple[Path, str]) -> None:
+    """At every validation the crops and the filters, which change as the network learns; the test's table."""
+    for folder in (sweep[0] / str(number) for number in range(4)):
+        events = read(folder)
+        steps = [event.step for event in events.Scalars("psnr/val")]
+        for tag in ("val/crops", "weights/first_layer"):
+            images = events.Images(tag)
+            assert [event.step for event in images] == steps
+            first, last = (np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) for event in images)
+            assert first.shape == last.shape and first.shape[0] > 50
+            assert not np.array_equal(first, last)
+        text = events.Tensors("test/scores/text_summary")[0].tensor_proto.string_val[0].decode()
+        assert "protocol authors" in text
+        assert "| image7 |" in text
+
+
+def test_crops_show_what_the_network_makes_of_the_image(trained: Path, images: Path) -> None:
+    """The network's panel is that part of the whole validation image super-resolved."""
+    from srcnn.board import Pictures, _place
+    from srcnn.data.datamodule import Sample
+    from srcnn.files import read_image
+    from srcnn.image import bicubic_down, modcrop, quantize, to_uint8
+    from srcnn.upscale import super_resolve
+
+    net, _ = load_network(trained / "checkpoints" / "best.ckpt")
+    hr = read_image(images / "image0.png")
+    pictures = Pictures(side=24)
+    pictures.places = [_place(Sample("s", "image0", hr), net, 24)]
+    page = pictures._crops(net, torch.device("cpu"))
+    zoom, gap, top = pictures.zoom, pictures.gap, pictures.caption
+    panels = [
+        page[top : top + 24 * zoom, left : left + 24 * zoom]
+        for left in range(gap, 5 * (24 * zoom + gap), 24 * zoom + gap)
+    ]
+    whole = modcrop(hr[None] / 255, 3)
+    sr = to_uint8(super_resolve(net, quantize(bicubic_down(whole, 3))))[0].permute(1, 2, 0).numpy().astype(int)
+    truth = to_uint8(whole)[0].permute(1, 2, 0).numpy()
+    places = [
+        (y, x)
+        for y in range(0, truth.shape[0] - 23, 3)
+        for x in range(0, truth.shape[1] - 23, 3)
+        if np.array_equal(truth[y : y + 24, x : x + 24], panels[3][::zoom, ::zoom])
+    ]
+    assert len(places) == 1
+    (y, x) = places[0]
+    assert np.abs(sr[y : y + 24, x : x + 24] - panels[2][::zoom, ::zoom]).max() <= 1
+
+
+def test_filters() -> None:
+    net = SRCNN()
+    assert first_filters(net).shape == (8 * 40, 8 * 40, 3)  # type: ignore[union-attr]
+    assert first_filters(torch.nn.Sequential(torch.nn.Conv2d(16, 3, 5))) is None
+
+
+def test_a_resumed_run_has_each_step_once(trained: Path, tmp_path: Path) -> None:
+    """From an earlier checkpoint: what came after it is purged, images and bicubic's line included."""
+    shutil.copytree(trained, tmp_path / "run")
+    run("train.py", "resume=run/checkpoints/epoch_0001.ckpt", "trainer.max_epochs=3", cwd=tmp_path)
+    events, bicubic = read(tmp_path / "run"), read(tmp_path / "run" / "bicubic")
+    assert [event.step for event in events.Scalars("psnr/val")] == [6, 13, 20]
+    assert [event.step for event in bicubic.Scalars("psnr/val")] == [6, 13, 20]
+    assert [event.step for event in events.Images("val/crops")] == [6, 13, 20]
+    assert [event.step for event in events.Scalars("train/loss")] == list(range(21))

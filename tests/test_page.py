@@ -1,0 +1,218 @@
+"""The pages: what stands in them, and in a browser what the slider and the keys do."""
+
+import re
+import shutil
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import needs, run
+
+from srcnn.data.leaves import dead_leaves
+from srcnn.files import write_image
+from srcnn.plot import Line, plot
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+    with sync_api.sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+        path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
+        if not Path(path).exists():
+            pytest.skip("no Chromium on this machine: apt-get install chromium, or playwright install chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def open_page(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> tuple[Any, list[str]]:
+    """A page from disk with the network off, and what goes wrong on it or leaves the file."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    page, faults = context.new_page(), []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith("data:") or r.url == path.as_uri() else faults.append(r.url))
+    page.goto(path.as_uri())
+    return page, faults
+
+
+def test_a_report_tells_how_it_came_about(trained: Path) -> None:
+    text = (trained / "report.html").read_text()
+    assert "python train.py data=folder" in text
+    assert re.search(r"python -m srcnn\.evaluate &#39;?ckpt_path=.*weights\.pth|ckpt_path=.*weights\.pth", text)
+    assert "<td>optim.lr</td>" in text
+    assert "protocol <b>authors</b>" in text.lower()
+    assert "PSNR on the validation images" in text
+    assert "Training loss" in text
+    assert "TPAMI" not in text  # no figure of the paper's for these images
+    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_names_are_text_and_a_large_set_is_bounded(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a <b>&"
+    for number, image in enumerate(dead_leaves(14, 30, seed=2)):
+        write_image(folder / f"<i>{number:02}&.png", image)
+    write_image(folder / "<i>00&.png", dead_leaves(1, 900, seed=3)[0])
+    command = ["-m", "srcnn.evaluate", f"ckpt_path={trained}/weights.pth", f"data.test=[{folder}]", "output=scored"]
+    run(*command, cwd=tmp_path)
+    text = (tmp_path / "scored" / "report.html").read_text()
+    assert "<b>&" not in text and "<i>" not in text
+    assert f"{escape(folder.name)}, 14 images" in text
+    assert text.count('class="card"') == 12
+    assert "Shown are 12 of 14 images" in text
+    assert re.search(r"640×640 pixels at \(\d+, \d+\) of 900×900", text)
+    assert "PSNR on the validation images" in text  # the log beside the weights
+
+
+@needs("Set5")
+def test_set5_has_the_papers_figures_and_is_small(tmp_path: Path) -> None:
+    run("-m", "srcnn.evaluate", "output=scored", cwd=tmp_path)
+    path = tmp_path / "scored" / "report.html"
+    assert path.stat().st_size < 5e6
+    text = path.read_text()
+    assert all(figure in text for figure in ("TPAMI 2016", "<td>30.39</td>", "<td>32.33</td>", "<td>32.39</td>"))
+
+
+def test_without_validation_and_without_logs(tiny: list[str], tmp_path: Path) -> None:
+    bare = ["data.hold_out=[]", "logger.tensorboard=null", "logger.csv=null", "hydra.run.dir=run"]
+    assert "mean" in run("train.py", *tiny, *bare, cwd=tmp_path)
+    assert "<svg" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_slider_and_keys(browser: Any, trained: Path) -> None:
+    page, faults = open_page(browser, trained / "report.html")
+    card = page.locator(".card").first
+    cut, stage = card.locator(".cut"), card.locator(".stage")
+
+    def position() -> float:
+        shown = stage.evaluate("stage => parseFloat(stage.style.getPropertyValue('--cut'))")
+        assert shown == float(cut.input_value())
+        return shown
+
+    def transforms() -> set[str]:
+        found = stage.locator(".pane img").evaluate_all("images => images.map(image => image.style.transform)")
+        assert len(found) == 3
+        return set(found)
+
+    cut.focus()
+    for key, expected in (("ArrowRight", 51), ("ArrowRight", 52), ("Shift+ArrowLeft", 42), ("ArrowLeft", 41)):
+        page.keyboard.press(key)
+        assert position() == expected
+    box = stage.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 0.41 * box["width"], middle)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.8 * box["width"], middle)
+    page.mouse.up()
+    assert position() == pytest.approx(80, abs=0.5)
+    clips = [stage.locator(pane).evaluate("pane => getComputedStyle(pane).clipPath") for pane in (".left", ".right")]
+    left, right = (re.findall(r"[\d.]+%", clip) for clip in clips)
+    assert float(left[0][:-1]) == pytest.approx(100 - position(), abs=0.01)
+    assert float(right[0][:-1]) == pytest.approx(position(), abs=0.01)
+
+    truth = card.locator(".truth")
+    assert not truth.is_visible()
+    page.keyboard.press("g")
+    assert (
+        truth.is_visible() and card.get_by_role("button", name="Ground truth").get_attribute("aria-pressed") == "true"
+    )
+    page.keyboard.press("g")
+    assert not truth.is_visible()
+
+    before = transforms()
+    assert len(before) == 1
+    whole = card.locator("output").inner_text()
+    page.keyboard.press("+")
+    assert len(transforms()) == 1 and transforms() != before
+    assert int(card.locator("output").inner_text().split()[0]) == pytest.approx(2 * int(whole.split()[0]), abs=1)
+    zoomed = transforms()
+    page.keyboard.press("d")
+    assert len(transforms()) == 1 and transforms() != zoomed
+    page.keyboard.press("0")
+    assert card.locator("output").inner_text() == whole
+
+    page.keyboard.press("n")
+    second = page.locator(".card").nth(1)
+    page.keyboard.press("ArrowRight")
+    assert float(second.locator(".cut").input_value()) == 51 and position() == pytest.approx(80, abs=0.5)
+    assert not faults
+
+
+def test_error_map(browser: Any, trained: Path) -> None:
+    """As bright as the luma's error is large, by the images in the page."""
+    page, faults = open_page(browser, trained / "report.html")
+    page.keyboard.press("e")
+    assert page.locator(".card .chip.a").first.inner_text() == "bicubic's error ×5"
+    script = """() => {
+        const stage = document.querySelector(".stage"), [width, height] = stage.dataset.size.split(",").map(Number);
+        const read = (source) => {
+            const context = new OffscreenCanvas(width, height).getContext("2d");
+            context.drawImage(source, 0, 0);
+            return [...context.getImageData(0, 0, width, height).data];
+        };
+        return [".truth img", ".left img", ".left canvas", ".right img", ".right canvas"].map(
+            (selector) => read(stage.querySelector(selector)));
+    }"""
+    truth, *others = (np.array(pixels, dtype=float).reshape(-1, 4)[:, :3] for pixels in page.evaluate(script))
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    for image, shown in (others[:2], others[2:]):
+        error = np.minimum(1, np.abs((image - truth) @ weights) * 5 / 255)
+        assert error.max() > 0.2
+        assert np.abs(shown[:, 0] - 255 * np.minimum(1, 1.8 * error)).max() <= 1
+    assert not faults
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_pages_fit_the_screen(width: int, scheme: str, browser: Any, trained: Path, sweep: tuple[Path, str]) -> None:
+    """Nothing cut off on a phone, no errors, no request; ink on paper of enough contrast (WCAG 2.1 AA: 4.5)."""
+    for path in (trained / "report.html", sweep[0] / "sweep.html"):
+        page, faults = open_page(browser, path, width, scheme)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        ink, paper = (
+            _luminance(page.evaluate(f"getComputedStyle(document.body).{name}"))
+            for name in ("color", "backgroundColor")
+        )
+        assert (max(ink, paper) + 0.05) / (min(ink, paper) + 0.05) > 4.5
+        assert (paper < 0.2) == (scheme == "dark")
+        assert not faults
+        page.context.close()
+
+
+def _luminance(colour: str) -> float:
+    """Relative luminance of a CSS rgb(), WCAG 2.1."""
+    values = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+    linear = [value / 12.92 if value <= 0.03928 else ((value + 0.055) / 1.055) ** 2.4 for value in values]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def test_a_sweeps_page(browser: Any, sweep: tuple[Path, str]) -> None:
+    """Ranked, a plot for each of the two settings, the four curves over each other; each run's report a click away."""
+    page, faults = open_page(browser, sweep[0] / "sweep.html")
+    rows = page.locator("table tr").all_inner_texts()[1:]
+    figures = [float(row.split("\t")[2]) for row in rows]
+    assert len(figures) == 4 and figures == sorted(figures, reverse=True)
+    labels = page.locator("svg").evaluate_all("plots => plots.map(plot => plot.getAttribute('aria-label'))")
+    assert [label.split(":")[0] for label in labels] == [
+        "Validation PSNR, dB over data.batch_size", "Validation PSNR, dB over optim.lr",
+        "PSNR on the validation images, dB over step",
+    ]  # fmt: skip
+    assert page.locator("svg").nth(0).locator("circle").count() == 4
+    assert page.locator("svg").nth(2).locator("polyline").count() == 5  # four runs and bicubic
+    assert not faults
+    page.locator("table a").first.click()
+    assert page.locator(".card").count() == 8
+
+
+def test_plots_take_what_comes() -> None:
+    """One point, equal values, words on the axis, decades."""
+    assert plot([Line("a", [(1, 30.0)])], "x", "y").count("<circle") == 1
+    assert "two" in plot([Line("a", [(0, 1.0), (1, 2.0)])], "x", "y", categories=["one", "two"])
+    log = plot([Line("<a>", [(1e-4, 1.0), (1e-1, 2.0)])], "x", "y", log_x=True)
+    assert "0.001" in log and "<a>" not in log
+    thousand = plot([Line("a", [(i, float(i % 7)) for i in range(100_000)])], "x", "y")
+    assert len(thousand) < 20_000

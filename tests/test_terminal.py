@@ -1,0 +1,70 @@
+"""What a run says, on a terminal and where there is none."""
+
+import os
+import pty
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run
+
+from srcnn.terminal import duration
+
+
+def test_plain_lines(tiny: list[str], tmp_path: Path) -> None:
+    """No terminal: a banner, a line an epoch, the table; nothing of Lightning's, nothing drawn."""
+    output = run("train.py", *tiny, "trainer.max_epochs=2", "hydra.run.dir=run", cwd=tmp_path)
+    assert "SRCNN 9-1-5 x3 on RGB, 20,099 parameters" in output
+    assert re.search(r"^data +6 images of .*, 2 more to validate on; test on ", output, re.MULTILINE)
+    assert re.search(r"^training +2 epochs of [\d,]+ patches 33x33 in batches of 8$", output, re.MULTILINE)
+    assert re.search(r"^folder +\S+run$", output, re.MULTILINE)
+    figures = r"loss \S+  PSNR \d+\.\d\d \(bicubic \d+\.\d\d\)  \d+\.\d\d Mpixel/s"
+    assert re.search(rf"^epoch 1/2  {figures}  \d+ s, \d+ s left$", output, re.MULTILINE)
+    assert re.search(rf"^epoch 2/2  {figures}  \d+ s$", output, re.MULTILINE)
+    assert "\x1b" not in output
+    assert not re.search("warn|lightning|tip", output, re.IGNORECASE)
+
+
+def test_a_long_recipe_names_a_faster_one(tmp_path: Path) -> None:
+    """Where it would take long on a CPU and no experiment was chosen; here on generated images, which need no T91."""
+    settings = [
+        "data=leaves",
+        "data.leaves.count=6",
+        "data.test=[leaves]",
+        "data.hold_out=0",
+        "trainer.accelerator=cpu",
+    ]
+    command = [sys.executable, str(ROOT / "train.py"), *settings, "trainer.max_epochs=9000"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+        assert process.stdout
+        lines = iter(process.stdout)
+        line = next(line for line in lines if line.startswith("time"))
+        process.kill()
+    assert re.fullmatch(r"time +about [\d.]+ (min|h), \d+ ms a step; experiment=quickstart takes a minute\n", line)
+
+
+def test_bar(tiny: list[str], tmp_path: Path) -> None:
+    """On a terminal: one bar over the run with PSNR, throughput and the time left."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, str(ROOT / "train.py"), *tiny, "trainer.max_epochs=2"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    output = b""
+    try:
+        while piece := os.read(ours, 65536):
+            output += piece
+    except OSError:  # how a pseudo-terminal says that the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 0, output.decode()
+    last = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", output.decode()).replace("\r", "\n")
+    assert re.search(r"epoch 2/2 ━+ 100 % PSNR \d+\.\d\d \(bicubic \d+\.\d\d\)  \d+\.\d\d Mpixel/s +\S+ left", last)
+    assert "mean" in last
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5.4, "5 s"), (99, "99 s"), (150, "2 min"), (7200, "2.0 h")])
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
