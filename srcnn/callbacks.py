@@ -86,15 +86,13 @@ class Checkpoint(ModelCheckpoint):
         pass
 
     def between_steps(self, trainer: L.Trainer) -> None:
-        super().on_train_batch_end(trainer, trainer.lightning_module, None, None, 0)
+        if _within_epoch(trainer):
+            super().on_train_batch_end(trainer, trainer.lightning_module, None, None, 0)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         with _as_far_as_it_came(trainer):
             super().on_train_epoch_end(trainer, pl_module)
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.between_steps(trainer)
-        super().on_train_end(trainer, pl_module)
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
 
     def format_checkpoint_name(self, metrics: dict[str, Tensor], *arguments: Any, **options: Any) -> str:
         return super().format_checkpoint_name({**metrics, "epoch": metrics["epoch"] + 1}, *arguments, **options)
@@ -119,6 +117,13 @@ class Checkpoint(ModelCheckpoint):
                 best.rename(best.with_name(f"{best.stem}_of_step_{found['global_step']}.ckpt"))
                 return
         super().load_state_dict(state)
+
+
+def _within_epoch(trainer: L.Trainer) -> bool:
+    """Whether this is a place to go on from: no gradients are under way, which no checkpoint holds, and the epoch has
+    begun, as before its first step Lightning would take a resumed run to be at its end."""
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    return done > 0 and done % trainer.accumulate_grad_batches == 0
 
 
 @contextmanager
@@ -177,8 +182,8 @@ class RunGuard(L.Callback):
             trainer.should_stop = True  # has Lightning validate once more, also within an epoch
 
     def between_steps(self, trainer: L.Trainer) -> None:
-        if trainer.fit_loop.epoch_loop.batch_progress.current.ready % trainer.accumulate_grad_batches:
-            return  # gradients are under way, which no checkpoint holds
+        if not _within_epoch(trainer):
+            return
         steps = trainer.global_step - self._saved_step
         minutes = (time.monotonic() - self._saved_at) / 60
         due = steps > 0 and (steps >= (self.every_n_steps or math.inf) or minutes >= (self.every_n_minutes or math.inf))

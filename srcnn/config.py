@@ -63,7 +63,6 @@ warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 warnings.filterwarnings("ignore", message="predict returned None")
-warnings.filterwarnings("ignore", message="You have overridden `transfer_batch_to_device`")
 
 # Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
 _PATHS = (
