@@ -26,8 +26,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from srcnn import evaluate, report
+from srcnn.check import check_device, check_output, check_protocol, device_of
 from srcnn.checkpoint import find_checkpoint, load_network
-from srcnn.config import check_device, check_output, check_protocol, command, device_of, plain
+from srcnn.command import command
+from srcnn.config import plain
 from srcnn.data.datamodule import read_sets
 from srcnn.errors import UserError
 from srcnn.files import (

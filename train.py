@@ -29,6 +29,7 @@ from omegaconf import DictConfig
 
 from srcnn import report, terminal
 from srcnn.board import Board
+from srcnn.check import check_train
 from srcnn.checkpoint import (
     AtomicCheckpointIO,
     find_checkpoint,
@@ -40,7 +41,8 @@ from srcnn.checkpoint import (
     save_weights,
     settings_of,
 )
-from srcnn.config import changes, check_train, command, new_network, plain, typed
+from srcnn.command import command
+from srcnn.config import changes, new_network, plain, typed
 from srcnn.data.datamodule import SRDataModule
 from srcnn.errors import UserError
 from srcnn.lit_module import SuperResolution

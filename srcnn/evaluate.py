@@ -15,8 +15,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from srcnn import report
+from srcnn.check import check_device, check_output, check_protocol, device_of
 from srcnn.checkpoint import find_checkpoint, load_network
-from srcnn.config import check_device, check_output, check_protocol, command, device_of, typed
+from srcnn.command import command
+from srcnn.config import typed
 from srcnn.data.datamodule import Sample, read_sets
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError

@@ -25,7 +25,7 @@ from torch.export import Dim
 
 from srcnn import __version__
 from srcnn.checkpoint import find_checkpoint, load_network
-from srcnn.config import command
+from srcnn.command import command
 from srcnn.errors import UserError
 from srcnn.files import replacing
 from srcnn.nets import Network

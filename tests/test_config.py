@@ -9,7 +9,8 @@ import torch
 from conftest import ROOT
 
 from srcnn import evaluate
-from srcnn.config import command, compose_checked
+from srcnn.command import command
+from srcnn.config import compose_checked
 
 sys.path.insert(0, str(ROOT))
 COMMANDS = {name: importlib.import_module(name) for name in ("train", "predict")}
@@ -150,9 +151,9 @@ def test_a_gpu_that_is_not_there(tmp_path: Path, monkeypatch, capsys) -> None:
              "back\\slash.ckpt", "${x}.ckpt", "{a}.ckpt", "end\\"],
 )  # fmt: skip
 def test_paths_are_taken_as_typed(name: str) -> None:
-    from srcnn.config import _quote_path
+    from srcnn.config import quote_path
 
-    cfg = compose_checked("predict", [_quote_path(f"ckpt_path={name}"), _quote_path(f"data.root={name}")])
+    cfg = compose_checked("predict", [quote_path(f"ckpt_path={name}"), quote_path(f"data.root={name}")])
     assert cfg.ckpt_path == name
     assert cfg.data.root == name
 
