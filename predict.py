@@ -11,6 +11,13 @@ scale= if it is not 3). An image comes back as what it was: format, gray or colo
 What is done already is left alone (overwrite=true), so an interrupted run goes on; a bad file is reported and skipped.
 """
 
+import os
+import signal
+
+if __name__ == "__main__":
+    for _number in (signal.SIGINT, signal.SIGTERM):  # while the libraries load, there is nothing to put in order
+        signal.signal(_number, lambda number, _: os._exit(128 + number))
+
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -65,7 +72,7 @@ def check(cfg: DictConfig) -> None:
     if cfg.input is None:
         return evaluate.check(cfg)
     check_protocol(cfg)
-    check_device(cfg.trainer.accelerator)
+    check_device(cfg.trainer.accelerator, cfg.trainer.devices, cfg.trainer.num_nodes)
     net, _ = load_network(cfg.ckpt_path, cfg.scale)
     check_output(str(Path(cfg.output).parent) if _is_file_name(cfg.output) else cfg.output)
     jobs = find_jobs(cfg.input, cfg.output, net.scale)

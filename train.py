@@ -16,6 +16,13 @@ Ctrl-C and SIGTERM save a checkpoint and leave (130, 143). Exit codes else: 0 do
 mistake in the settings, nothing written, 3 the loss became no number.
 """
 
+import os
+import signal
+
+if __name__ == "__main__":
+    for _number in (signal.SIGINT, signal.SIGTERM):  # while the libraries load, there is nothing to put in order
+        signal.signal(_number, lambda number, _: os._exit(128 + number))
+
 import time
 from pathlib import Path
 from typing import Any
@@ -103,11 +110,11 @@ def train(cfg: DictConfig) -> float | None:
     try:
         trainer.fit(module, data, ckpt_path=resume)
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if start and trainer.global_step <= start["global_step"] and not isinstance(error, UserError):
-            raise UserError(
-                f"{resume}: its state does not fit this run ({error}); start one with init_from="
-            ) from error
-        raise
+        if isinstance(error, UserError) or trainer.global_step > (start["global_step"] if start else 0):
+            raise
+        raise UserError(
+            f"{f'{resume}: its state' if resume else 'a setting'} does not fit this run: {error}"
+        ) from error
     seconds = time.monotonic() - begin
 
     # The test is of the weights one would ship: the best by validation, or the last. They are put into the network

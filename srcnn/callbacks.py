@@ -108,6 +108,8 @@ class Checkpoint(ModelCheckpoint):
         }
         state["best_k_models"] = {here(path): score for path, score in state["best_k_models"].items()}
         state["dirpath"] = folder
+        if state["best_k_models"] and state["kth_best_model_path"] not in state["best_k_models"]:
+            raise ValueError("a checkpoint callback's state contradicts itself")
         best = Path(state["best_model_path"])
         if self.monitor == "val/psnr" and best.name:
             if not best.exists():

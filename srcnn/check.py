@@ -2,17 +2,23 @@
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from srcnn.checkpoint import find_checkpoint, load_checkpoint, load_weights, progress
 from srcnn.config import made, new_network, plain
+from srcnn.data.datamodule import SRDataModule
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError
+from srcnn.image import shave
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
 from srcnn.optim import make_scheduler
@@ -21,6 +27,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "scale": (2, 8), "seed": (0, 2**32 - 1),
     "data.batch_size": (1, math.inf), "data.patch_size": (1, math.inf), "data.stride": (1, math.inf),
     "data.memory": (0, math.inf), "data.leaves.count": (2, 1e6), "data.leaves.size": (24, 8192),
+    "data.leaves.seed": (0, 2**63),
     "loss.rgb": (0, math.inf), "loss.floor": (1e-12, 1),
     "optim.lr": (0, math.inf), "optim.bias_lr": (0, math.inf), "optim.last_layer_lr": (0, math.inf),
     "optim.momentum": (0, 1), "optim.weight_decay": (0, math.inf), "optim.eps": (0, math.inf),
@@ -35,6 +42,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "trainer.gradient_clip_val": (0, math.inf), "trainer.log_every_n_steps": (1, math.inf),
     "trainer.num_sanity_val_steps": (0, math.inf),
 }  # fmt: skip
+_MOST_PIXELS = 10**8
+_NOT_FOR_US = {"callbacks", "logger", "plugins", "default_root_dir", "enable_checkpointing", "limit_test_batches"}
 _CHOICES = {
     "model.channels": (1, 3),
     "model.padding_mode": ("replicate", "zeros", "reflect", "circular"),
@@ -66,9 +75,18 @@ def check_train(cfg: DictConfig) -> None:
     if cfg.resume and cfg.init_from and cfg.resume != "auto":
         raise UserError("resume and init_from exclude each other: resume goes on with a run, init_from starts one")
     check_protocol(cfg)
-    check_device(cfg.trainer.accelerator, cfg.trainer.devices)
+    check_device(cfg.trainer.accelerator, cfg.trainer.devices, cfg.trainer.num_nodes)
     if cfg.data.batch_size % (processes := cfg.trainer.devices * cfg.trainer.num_nodes):
         raise UserError(f"data.batch_size={cfg.data.batch_size}: {processes} processes cannot share it evenly")
+    if cfg.data.batch_size * cfg.data.patch_size**2 > _MOST_PIXELS:
+        raise UserError(
+            f"data.batch_size={cfg.data.batch_size} data.patch_size={cfg.data.patch_size}: a batch has at most "
+            f"{_MOST_PIXELS:,} pixels"
+        )
+    for key in _NOT_FOR_US & cfg.trainer.keys():
+        raise UserError(f"trainer.{key}: is not taken; see callbacks, logger and hydra.run.dir")
+    if cfg.trainer.limit_train_batches == 0:
+        raise UserError("trainer.limit_train_batches=0: nothing would be trained")
     net = new_network(cfg)
     inner = cfg.data.patch_size // net.body_scale - 2 * net.receptive_radius
     if cfg.data.patch_size % net.body_scale or inner < 1:
@@ -91,13 +109,64 @@ def _range(cfg: DictConfig, key: str, least: float, most: float = float("inf")) 
 
 
 def _try_out(cfg: DictConfig, net: Network) -> None:
-    """Make the loss, optimiser, schedule and Trainer once, to see whether they take their settings."""
-    made("loss", lambda: instantiate(cfg.loss))
+    """Make everything of the run once, and a step on one gray patch, to see whether it takes its settings."""
+    cfg = OmegaConf.merge(cfg, {"output_dir": "none"})  # type: ignore[assignment]
+    data = {key: value for key, value in plain(cfg.data).items() if key != "train_dir"}
+    made("data", lambda: SRDataModule(net, seed=cfg.seed, **data))
+    loss = made("loss", lambda: instantiate(cfg.loss))
     optimizer = made("optim", lambda: instantiate(cfg.optim, _convert_="all")(net.parameters()))
+    scheduler = None
     if cfg.scheduler.schedule:
         make = made("scheduler", lambda: instantiate(cfg.scheduler.schedule, _convert_="all"))
-        made("scheduler", lambda: make_scheduler(make, optimizer, total=10))
+        scheduler = made("scheduler", lambda: make_scheduler(make, optimizer, total=10))
+        if isinstance(scheduler, ReduceLROnPlateau):
+            raise UserError("scheduler settings: ReduceLROnPlateau waits for a metric; take one that counts steps")
     made("trainer", lambda: L.Trainer(**(plain(cfg.trainer) | {"logger": False, "enable_checkpointing": False})))
+    names = []
+    for group in ("callbacks", "logger"):
+        for key, part in cfg[group].items():
+            if part is None or part.get("_target_", "") is None:
+                continue
+            if "_target_" not in part:
+                raise UserError(f"{group}.{key}: says no _target_, so nothing would be made of it")
+            thing = made(f"{group}.{key}", partial(instantiate, part, _convert_="all"))
+            if isinstance(thing, ModelCheckpoint):
+                names.append(str(thing.filename))
+                if os.path.basename(names[-1]) != names[-1]:
+                    raise UserError(f"{group}.{key}.filename={names[-1]}: must be a name, without a folder")
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"callbacks: two checkpoints cannot both be called {doubled[0]}.ckpt")
+    made("loss", lambda: _step(cfg, net, loss))
+    if cfg.resume and cfg.resume != "auto":
+        _try_state(cfg.resume, net, optimizer)
+
+
+def _step(cfg: DictConfig, net: Network, loss: nn.Module) -> None:
+    side = cfg.data.patch_size // net.body_scale
+    x, hr = (torch.full((1, net.channels, side * scale, side * scale), 0.5) for scale in (1, net.body_scale))
+    value = loss(net.body(x, pad=False).float(), shave(hr, net.receptive_radius * net.body_scale))
+    if value.ndim:
+        raise ValueError("must give one number, not one a pixel")
+    value.backward()
+    net.zero_grad()
+
+
+def _try_state(path: str, net: Network, optimizer: torch.optim.Optimizer) -> None:
+    """Whether a run's state can be taken up, before its folder is touched."""
+    checkpoint = load_checkpoint(path)
+    try:
+        optimizer.load_state_dict(checkpoint["optimizer_states"][0])
+        for parameter, state in optimizer.state.items():
+            wrong = [v.shape for v in state.values() if isinstance(v, Tensor) and v.ndim and v.shape != parameter.shape]
+            if wrong:
+                raise ValueError(f"{tuple(wrong[0])} for weights of {tuple(parameter.shape)}")
+        if checkpoint.get("rng_state") is not None:
+            torch.Generator().set_state(checkpoint["rng_state"])
+        L.Trainer(logger=False, enable_checkpointing=False).fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
+        for state in checkpoint["callbacks"].values():
+            state.items()
+    except Exception as error:
+        raise UserError(f"{path}: its state does not fit this run ({error}); start one with init_from=") from None
 
 
 def _check_unfinished(cfg: DictConfig) -> None:
@@ -125,7 +194,12 @@ def check_protocol(cfg: DictConfig) -> None:
         raise UserError(f"protocol={cfg.protocol}: choose one of {', '.join(PROTOCOLS)}")
 
 
-def check_device(accelerator: str, devices: int = 1) -> None:
+def check_device(accelerator: str, devices: int = 1, num_nodes: int = 1) -> None:
+    """Whether the devices are there, and for several machines something that starts a process on each."""
+    if devices < 1 or num_nodes < 1:
+        raise UserError(f"trainer.devices={devices} trainer.num_nodes={num_nodes}: must be at least 1")
+    if num_nodes > 1 and not any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR")):
+        raise UserError(f"trainer.num_nodes={num_nodes}: start it on each machine by torchrun, or by SLURM")
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     found |= {"auto": True, "cpu": True, "gpu": any(found.values())}
     if accelerator not in found:

@@ -65,16 +65,22 @@ def settings_of(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         "choices": {group: choices[group] for group in GROUPS if group in choices},
         "versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(lightning.__version__)},
         "values": {k: v for k, v in values.items() if _is_setting(k, v) and k not in NOT_RESTORED},
+        # To be compared with, never to be made: what a file names is not run.
+        "classes": {k: v for k, v in values.items() if k.endswith("._target_") and isinstance(v, str) and _is_ours(k)},
     }
 
 
 def _is_setting(key: str, value: Any) -> bool:
     """Whether a checkpoint may hold it: a key of ours without a leading underscore, a value in no need of resolving."""
-    ours = key.split(".")[0] in (*GROUPS, "scale", "seed", "protocol")
+    ours = _is_ours(key)
     if key.startswith(("callbacks.", "trainer.")) and isinstance(value, str) and not key.endswith(".monitor"):
         # A place to write to is the machine's to name.
         ours = ours and not re.search(r"[/\\~]|\.\.", value) and not key.endswith(("dirpath", "root_dir"))
-    return ours and re.fullmatch(r"[a-z]\w*(\.[a-z]\w*)*", key) is not None and _is_plain(value)
+    return ours and re.fullmatch(r"[A-Za-z]\w*(\.[A-Za-z]\w*)*", key) is not None and _is_plain(value)
+
+
+def _is_ours(key: str) -> bool:
+    return key.split(".")[0] in (*GROUPS, "scale", "seed", "protocol")
 
 
 def _is_plain(value: Any) -> bool:
@@ -83,6 +89,12 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return "${" not in value
     return value is None or value == {} or isinstance(value, bool | int | float)
+
+
+def _is_known(run: Any) -> bool:
+    """Whether this is what `save_weights` notes of a run: plain values, a dictionary of decibels among them."""
+    values = [*run.values(), *run.get("psnr", {}).values()]
+    return all(_is_plain(value) or isinstance(value, dict) for value in values)
 
 
 def flatten(values: Any, prefix: str = "") -> dict[str, Any]:
@@ -177,6 +189,9 @@ def settings_in(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[
         choices, values = settings["choices"], settings["values"]
         sound = all(group in GROUPS and re.fullmatch(r"\w+", choice) for group, choice in choices.items())
         sound = sound and all(_is_setting(key, value) for key, value in values.items())
+        facts = (settings.get(part, {}) for part in ("versions", "machine", "classes"))
+        sound = sound and all(isinstance(text, str | int) for part in facts for text in part.values())
+        sound = sound and isinstance(settings.get("val_psnr"), float | None) and _is_known(settings.get("run", {}))
     except (KeyError, TypeError, AttributeError):
         sound = False
     if not sound:
@@ -198,7 +213,7 @@ def progress(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> tuple[in
     try:
         epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
         return int(epochs), int(checkpoint["global_step"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{path}: does not say how far its run had come") from None
 
 
@@ -283,7 +298,7 @@ def build_network(path: str | os.PathLike, settings: Mapping[str, Any]) -> Netwo
     """The network that `settings_in` a checkpoint describe, its class taken from this clone's configs/model."""
     try:
         values = settings["values"]
-        if not 2 <= values["scale"] <= 8:
+        if type(values["scale"]) is not int or not 2 <= values["scale"] <= 8:
             raise ValueError(f"scale {values['scale']}")
         model = _model_config(settings["choices"]["model"])
         arguments = {key.removeprefix("model."): value for key, value in values.items() if key.startswith("model.")}
@@ -306,6 +321,8 @@ def _infer_network(path: str | os.PathLike, weights: Mapping[str, Tensor], scale
     try:
         shapes = [weights[f"conv{i}.weight"].shape for i in (1, 2, 3)]
         channels, out = shapes[0][1], shapes[2][0]
+        if channels not in (1, 3):
+            raise ValueError(f"{channels} channels")
         shape: dict[str, Any] = {"channels": channels}
         shape |= {"kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
         with torch.device("meta"):

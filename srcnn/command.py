@@ -4,6 +4,7 @@ import errno
 import inspect
 import json
 import logging
+import os
 import re
 import shutil
 import signal
@@ -37,6 +38,7 @@ warnings.filterwarnings("ignore", message="Total length of .* across ranks is ze
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 warnings.filterwarnings("ignore", message="predict returned None")
 
+_LOGS = r"\.hydra|metrics\.csv|bicubic|events\.out\.tfevents.*"  # what a run writes before its first step
 _PROCESSES = ("devices", "num_nodes")
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -58,11 +60,13 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
         return
     if not (args.hydra_help or args.cfg or args.info or args.shell_completion):
         try:
+            if args.multirun and name != "train":
+                raise UserError("-m is for train.py: give a list of sets, or a folder of images")
             overrides = expand_resume(args.overrides, args.multirun)
             sys.argv[1:] = [arg for arg in sys.argv[1:] if arg not in args.overrides] + overrides
             for job in _jobs(overrides) if args.multirun else [overrides]:
                 cfg = compose_checked(name, job)
-                check(cfg)
+                _checked(check, cfg)
                 if args.multirun and any(OmegaConf.select(cfg, f"trainer.{k}", default=1) != 1 for k in _PROCESSES):
                     raise UserError("-m takes one process a run: leave trainer.devices and trainer.num_nodes at 1")
         except UserError as error:
@@ -71,12 +75,24 @@ def command(task: Callable[[DictConfig], Any], name: str, check: Callable[[DictC
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=name)(_guarded(task))()
 
 
+def _checked(check: Callable[[DictConfig], None], cfg: DictConfig) -> None:
+    try:
+        check(cfg)
+    except UserError:
+        raise
+    except Exception as error:  # nothing has been written yet, and it has to do with the settings
+        if "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"these settings do not go together: {first} (HYDRA_FULL_ERROR=1 shows where)") from None
+
+
 def _jobs(overrides: Sequence[str]) -> Iterable[Sequence[str]]:
     """The overrides of each job of a sweep, as far as Hydra's basic sweeper makes them."""
     given = parse(overrides)
     try:
         return [job for batch in BasicSweeper.split_arguments(given, max_batch_size=None) for job in batch]
-    except HydraException as error:
+    except (HydraException, ValueError) as error:
         if any(override.key_or_group in ("hydra", "hydra/sweeper") for override in given):
             return []  # another sweeper understands this
         raise UserError(str(error)) from None
@@ -108,8 +124,8 @@ def _guarded(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                 return None
             if not isinstance(error, UserError):
                 raise
-            if hydra_cfg.output_subdir and {path.name for path in folder.iterdir()} <= {hydra_cfg.output_subdir}:
-                shutil.rmtree(folder)
+            if hydra_cfg.output_subdir and all(re.fullmatch(_LOGS, path.name) for path in folder.iterdir()):
+                shutil.rmtree(folder)  # nothing has been done here
                 _remove_empty(folder.parent)
             _exit(error)
 

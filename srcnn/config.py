@@ -10,6 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
+import torch
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
@@ -19,7 +20,15 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from srcnn.checkpoint import CONFIGS, build_network, flatten, load_checkpoint, newest_checkpoint, settings_in
+from srcnn.checkpoint import (
+    CONFIGS,
+    NOT_RESTORED,
+    build_network,
+    flatten,
+    load_checkpoint,
+    newest_checkpoint,
+    settings_in,
+)
 from srcnn.errors import UserError
 from srcnn.nets import Network
 
@@ -34,6 +43,7 @@ _PATHS = (
 _NULLABLE: dict[str, Any] = {
     "scale": 3, "data.test": ["Set5"], "trainer.gradient_clip_val": 1.0, "callbacks.guard.every_n_steps": 1,
 }  # fmt: skip
+_MOST_PARAMETERS = 10**9
 
 
 def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -53,12 +63,30 @@ def compose_checked(name: str, overrides: Sequence[str]) -> DictConfig:
     if cfg.hydra.output_subdir is not None:
         _check_folders(cfg.hydra)
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
-    types = flatten(OmegaConf.to_container(example))
-    for key, value in flatten(OmegaConf.to_container(cfg)).items():
+    types = flatten(OmegaConf.to_container(OmegaConf.masked_copy(example, [str(k) for k in example if k != "hydra"])))
+    values = flatten(OmegaConf.to_container(cfg))
+    for key, value in values.items():
         if value == "???" or (value == "" and key in _PATHS):
             raise UserError(f"{key} has to be given: {key}=…")
+        _check_known(key, types)
         _check_type(key, value, types)
+    for key in types.keys() - values.keys():
+        if types[key] is not None and not key.startswith(("callbacks.", "logger.")) and "{" not in str(types[key]):
+            group = any(other.startswith(f"{key}.") for other in values)
+            raise UserError(
+                f"{key}: " + ("must be a value, not a group" if group else f"has to be there; give {key}=…")
+            )
+    if values.get("output_dir") != types.get("output_dir"):
+        raise UserError("output_dir follows hydra.run.dir: set that")
     return cfg
+
+
+def _check_known(key: str, example: Mapping[str, Any]) -> None:
+    """Refuse an added key (+key=) that nothing would take."""
+    free = ("loss.", "model.", "optim.", "trainer.", "scheduler.schedule.", "callbacks.", "logger.", "data.leaves.")
+    if key not in example and not key.startswith(free):
+        above = [other for other in example if key.startswith(f"{other}.")]
+        raise UserError(f"{above[0]}: must be a value, not a group" if above else f"{key}: no such key")
 
 
 def _check_folders(hydra_cfg: DictConfig) -> None:
@@ -66,6 +94,8 @@ def _check_folders(hydra_cfg: DictConfig) -> None:
     if "TORCHELASTIC_RUN_ID" in os.environ and "${" in str(OmegaConf.to_container(hydra_cfg.run)):
         raise UserError("under torchrun every process has to know the run's folder: name it with hydra.run.dir=…")
     for key, folder in (("hydra.run.dir", hydra_cfg.run.dir), ("hydra.sweep.dir", hydra_cfg.sweep.dir)):
+        if not folder:
+            raise UserError(f"{key} has to be given: {key}=…")
         there = next(path for path in (Path(folder), *Path(folder).absolute().parents) if path.exists())
         try:
             with TemporaryFile(dir=there):
@@ -90,6 +120,8 @@ def _check_type(key: str, value: Any, example: Mapping[str, Any]) -> None:
         if value is None and key.startswith(("callbacks.", "logger.")):
             return  # left out
         raise UserError(f"{key}={value}: must be a group of settings, as {key}.…=")
+    if value is None and isinstance(like, str):
+        raise UserError(f"{key}=null: must be given")
     if any(isinstance(v, str) and "${" in v for v in (value, like)) or like is None:
         return
     if value is None and example.get(key) is None:
@@ -158,18 +190,37 @@ def expand_resume(overrides: Sequence[str], multirun: bool) -> list[str]:
     network = [key for key in keys if key == "scale" or key.startswith("model.")]
     if "model" in changed or any(keys[key].value() != values.get(key) for key in network):
         raise UserError("resume goes on with the same network: leave model and scale out, or start a run (init_from=)")
+    if others := _other_classes(overrides, settings):
+        raise UserError(f"{path} was made with {' '.join(others)}: say so again, as classes are not taken from a file")
     if state := changed & {"optim", "scheduler"}:
         raise UserError(f"resume goes on with the state of the same {min(state)}: leave {min(state)}= out (init_from=)")
     saved = [f"{group}={choice}" for group, choice in choices.items() if group not in keys and choice]
     saved += [
         f"++{key}={json.dumps(value, ensure_ascii=False)}"
         for key, value in values.items()
-        if key.split(".")[0] not in changed and not isinstance(value, dict)
+        if key.split(".")[0] not in changed
+        and not isinstance(value, dict)
+        and key not in NOT_RESTORED
+        and not any(key == other or key.startswith(f"{other}.") for other in keys)
     ]
     run = path.absolute().parent.parent
     if path.absolute().parent.name == "checkpoints" and (run / ".hydra").is_dir() and "hydra.run.dir" not in keys:
         saved.append(quote_path(f"hydra.run.dir={run}"))
-    return saved + list(overrides)
+    added = [re.sub(r"^\+(?!\+)", "++", override) for override in overrides]  # the key may be there by now
+    return saved + added
+
+
+def _other_classes(overrides: Sequence[str], settings: Mapping[str, Any]) -> list[str]:
+    """The classes that a run's checkpoint names, where its groups and these overrides do not lead to them."""
+    groups = [f"{group}={choice}" for group, choice in settings["choices"].items() if choice]
+    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
+        try:
+            cfg = compose("train", groups)
+        except HydraException as error:
+            raise UserError(_in_a_sentence(error, "train")) from None
+    now = flatten(OmegaConf.to_container(cfg)) | {o.key_or_group.lstrip("+"): o.value() for o in parse(overrides)}
+    now |= flatten({key: value for key, value in now.items() if isinstance(value, dict)})
+    return [f"{key}={name}" for key, name in settings.get("classes", {}).items() if str(now.get(key)) != name]
 
 
 def typed(overrides: Sequence[str]) -> list[str]:
@@ -202,6 +253,10 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def new_network(cfg: DictConfig) -> Network:
     """The network of `cfg.model`, with fresh weights."""
+    with torch.device("meta"):  # without memory, until the size is known
+        size = made("model", lambda: instantiate(cfg.model, scale=cfg.scale, _convert_="all")).parameter_count
+    if size > _MOST_PARAMETERS:
+        raise UserError(f"model settings: {size:,} parameters; at most {_MOST_PARAMETERS:,} are taken")
     net = made("model", lambda: instantiate(cfg.model, scale=cfg.scale, _convert_="all"))
     assert isinstance(net, Network), f"{cfg.model._target_} is no srcnn.nets.Network"
     return net

@@ -42,7 +42,10 @@ def test_sets(cfg: DictConfig, checkpoint: dict[str, Any]) -> Sequence[str]:
         if isinstance(cfg.data.test, str) or not len(cfg.data.test):
             raise UserError(f"data.test={cfg.data.test}: must be a list of sets or folders, as data.test=[Set5]")
         return list(cfg.data.test)
-    return checkpoint.get("srcnn", {}).get("values", {}).get("data.test", ["Set5"])
+    named = checkpoint.get("srcnn", {}).get("values", {}).get("data.test", ["Set5"])
+    if not isinstance(named, list) or not named or not all(isinstance(n, str) and len(n) < 4096 for n in named):
+        raise UserError("the checkpoint names no set to test on: give data.test=[Set5]")
+    return named
 
 
 def evaluate(

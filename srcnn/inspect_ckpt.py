@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from srcnn.checkpoint import load_network, progress
+from srcnn.checkpoint import find_checkpoint, load_network, progress
 from srcnn.errors import UserError
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="for a program to read")
     arguments = parser.parse_args()
     try:
-        facts = describe(arguments.checkpoint)
+        facts = describe(find_checkpoint(arguments.checkpoint))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

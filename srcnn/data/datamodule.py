@@ -150,7 +150,7 @@ class SRDataModule(L.LightningDataModule):
             names = list(images)
             held_out = {names[i * len(names) // self.hold_out] for i in range(self.hold_out)}
         else:
-            held_out = set(self.hold_out)
+            held_out = set(map(str, self.hold_out))
         if unknown := held_out - set(images):
             raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
         if len(held_out) >= len(images):
