@@ -112,9 +112,8 @@ def train(cfg: DictConfig) -> float | None:
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, UserError) or trainer.global_step > (start["global_step"] if start else 0):
             raise
-        raise UserError(
-            f"{f'{resume}: its state' if resume else 'a setting'} does not fit this run: {error}"
-        ) from error
+        what = f"{resume}: its state" if resume else "a setting"
+        raise UserError(f"{what} does not fit this run: {error} (HYDRA_FULL_ERROR=1 shows where)") from error
     seconds = time.monotonic() - begin
 
     # The test is of the weights one would ship: the best by validation, or the last. They are put into the network

@@ -116,6 +116,18 @@ def test_another_branch_has_a_best_of_its_own(trained: Path, tmp_path: Path) -> 
     assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["betas"] == (0.5, 0.9)
 
 
+def test_classes_are_said_again(tiny: list[str], tmp_path: Path) -> None:
+    """The same command goes on with added keys and a class of the user's; the file alone does not lead to a class."""
+    schedule = [f"+scheduler.schedule.{key}" for key in ("_target_=torch.optim.lr_scheduler.ExponentialLR",
+                                                         "_partial_=true", "gamma=0.9")]  # fmt: skip
+    command = ["train.py", *tiny, *schedule, "hydra.run.dir=run", "resume=auto"]
+    run(*command, "trainer.max_steps=3", cwd=tmp_path)
+    refused = run("train.py", "resume=run/checkpoints/last.ckpt", "trainer.max_steps=5", cwd=tmp_path, code=2)
+    assert "scheduler.schedule._target_=torch.optim.lr_scheduler.ExponentialLR: say so again" in refused
+    assert "after step 3" in run(*command, "trainer.max_steps=5", cwd=tmp_path)
+    assert state(tmp_path / "run")["lr_schedulers"][0]["_last_lr"] == pytest.approx([1e-4 * 0.9**5])
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
