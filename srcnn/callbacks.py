@@ -159,6 +159,7 @@ class RunGuard(L.Callback):
         self.path = Path(dirpath) / "last.ckpt"
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self._signal = 0
+        self._obeyed = ""  # what was done because of it, in words
         self._losses: list[tuple[int, Tensor]] = []  # step and loss, not yet looked at
         self._handlers: dict[int, Any] = {}
 
@@ -184,33 +185,49 @@ class RunGuard(L.Callback):
             trainer.should_stop = True  # has Lightning validate once more, also within an epoch
 
     def between_steps(self, trainer: L.Trainer) -> None:
+        if self._obeyed:  # at the end of the epoch before
+            self._leave(trainer)
         if not _within_epoch(trainer):
             return
         steps = trainer.global_step - self._saved_step
         minutes = (time.monotonic() - self._saved_at) / 60
         due = steps > 0 and (steps >= (self.every_n_steps or math.inf) or minutes >= (self.every_n_minutes or math.inf))
         number, save = _all_agree(trainer, self._signal, due)
-        if save or number:
+        if number:
+            self._obey(trainer, number)
+            self._leave(trainer)
+        elif save:
             self._refuse_divergence(trainer, weights=True)
-            if number not in (0, signal.SIGINT, signal.SIGTERM):
-                self._handlers[number](number, None)  # saves a checkpoint of its own
-                self._leave(trainer, number, "queued again")
             trainer.save_checkpoint(self.path)
             self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-            if number:
-                self._leave(trainer, number, f"go on with: python train.py resume={self.path}")
         elif trainer.strategy.root_device.type == "cpu" or len(self._losses) >= 50:
             self._refuse_divergence(trainer)  # not at every step of a GPU, which would have to be waited for
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._refuse_divergence(trainer, weights=True)
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._refuse_divergence(trainer, weights=True)  # before the checkpoints are written, which come last
-
-    on_validation_start = on_train_epoch_end
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         (number,) = _all_agree(trainer, self._signal)
         if number:
-            self._leave(trainer, number, f"trained to the end, not tested; that is done by resume={self.path}")
+            with _as_far_as_it_came(trainer):
+                self._obey(
+                    trainer, number
+                )  # and leave when the other callbacks have done what is due at the end of an epoch
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self._obeyed:
+            self._leave(trainer)
+
+    def _obey(self, trainer: L.Trainer, number: int) -> None:
+        self._signal = number  # of whichever process it has reached
+        self._refuse_divergence(trainer, weights=True)
+        if number in (signal.SIGINT, signal.SIGTERM):
+            trainer.save_checkpoint(self.path)
+            self._obeyed = f"go on with: python train.py resume={self.path}"
+        else:
+            self._handlers[number](number, None)  # Lightning's plugin, which saves
+            self._obeyed = "queued again"
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._handlers.items():
@@ -236,11 +253,11 @@ class RunGuard(L.Callback):
             f"{what_stands(self.path.parent)}; lower optim.lr, or set trainer.gradient_clip_val"
         )
 
-    def _leave(self, trainer: L.Trainer, number: int, then: str) -> NoReturn:
+    def _leave(self, trainer: L.Trainer) -> NoReturn:
         if not trainer.is_global_zero:
             raise SystemExit(0)
-        print(f"{signal.Signals(number).name} after step {trainer.global_step}: {then}", flush=True)
-        raise SystemExit(128 + number)
+        print(f"{signal.Signals(self._signal).name} after step {trainer.global_step}: {self._obeyed}", flush=True)
+        raise SystemExit(128 + self._signal)
 
 
 def _all_agree(trainer: L.Trainer, *values: int) -> tuple[int, ...]:

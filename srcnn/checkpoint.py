@@ -66,7 +66,11 @@ def settings_of(cfg: DictConfig, choices: Mapping[str, Any]) -> dict[str, Any]:
         "versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(lightning.__version__)},
         "values": {k: v for k, v in values.items() if _is_setting(k, v) and k not in NOT_RESTORED},
         # To be compared with, never to be made: what a file names is not run.
-        "classes": {k: v for k, v in values.items() if k.endswith("._target_") and isinstance(v, str) and _is_ours(k)},
+        "classes": {
+            key.removesuffix("._target_"): value
+            for key, value in values.items()
+            if key.endswith("._target_") and isinstance(value, str) and _is_ours(key)
+        },
     }
 
 

@@ -220,7 +220,8 @@ def _other_classes(overrides: Sequence[str], settings: Mapping[str, Any]) -> lis
             raise UserError(_in_a_sentence(error, "train")) from None
     now = flatten(OmegaConf.to_container(cfg)) | {o.key_or_group.lstrip("+"): o.value() for o in parse(overrides)}
     now |= flatten({key: value for key, value in now.items() if isinstance(value, dict)})
-    return [f"{key}={name}" for key, name in settings.get("classes", {}).items() if str(now.get(key)) != name]
+    made_of = {f"{part}._target_": name for part, name in settings.get("classes", {}).items()}
+    return [f"{key}={name}" for key, name in made_of.items() if str(now.get(key)) != name]
 
 
 def typed(overrides: Sequence[str]) -> list[str]:
