@@ -14,9 +14,11 @@ from typing import Any, NoReturn
 
 import lightning as L
 import torch
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from srcnn.checkpoint import load_checkpoint, what_stands
@@ -35,6 +37,7 @@ class MetricsCSV(CSVLogger):
         self.purge_step = purge_step
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is None:
             self._experiment = _ContinuedWriter(self.log_dir)
@@ -116,7 +119,7 @@ class Checkpoint(ModelCheckpoint):
                 return
             found = load_checkpoint(best)
             if found["srcnn"]["val_psnr"] != float(state["best_model_score"]):
-                best.rename(best.with_name(f"{best.stem}_of_step_{found['global_step']}.ckpt"))
+                rank_zero_only(best.rename)(best.with_name(f"{best.stem}_of_step_{found['global_step']}.ckpt"))
                 return
         super().load_state_dict(state)
 

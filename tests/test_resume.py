@@ -1,18 +1,13 @@
 """A resumed run is the run that was not interrupted, bit for bit."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, read_csv, run
+from conftest import read_csv, run
 
 MUON = ["optim=muon", "callbacks=ema"]
 
@@ -59,24 +54,6 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], tiny: list[str], 
     assert "bit for bit" not in output
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "halves"}
-    finished = run("train.py", f"resume={last}", cwd=tmp_path, code=2)
-    assert "this run has done its 4 epochs" in finished
-
-
-def test_killed_under_a_cosine(tiny: list[str], tmp_path: Path) -> None:
-    settings = [*tiny, *MUON, "scheduler=cosine", "scheduler.schedule.warmup=5", "trainer.max_epochs=6"]
-    run("train.py", *settings, "hydra.run.dir=whole", cwd=tmp_path)
-    command = [sys.executable, str(ROOT / "train.py"), *settings, "hydra.run.dir=killed"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, env=dict(os.environ))
-    last = tmp_path / "killed" / "checkpoints" / "last.ckpt"
-    while not last.exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    done = state(tmp_path / "killed")["global_step"]
-    assert done < state(tmp_path / "whole")["global_step"], "it was not killed in time"
-    run("train.py", f"resume={last}", cwd=tmp_path)
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
 def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_path: Path) -> None:
