@@ -8,7 +8,7 @@
     python train.py resume=outputs/…/checkpoints/last.ckpt     that run goes on (settings may be overridden)
     python train.py hydra.run.dir=runs/a resume=auto           goes on with what is in the folder, or starts there
     python train.py init_from=checkpoint.pth                   a new run from these weights (or init_from=srcnn_x3)
-    python train.py --cfg job                                  all settings; what they mean stands in configs/
+    python train.py --help                                     this, and all settings with what they mean
 
 A run's folder below outputs/ holds its checkpoints, logs, scores and a picture: tensorboard --logdir outputs
 
@@ -49,8 +49,7 @@ from srcnn.checkpoint import (
     settings_of,
 )
 from srcnn.command import command
-from srcnn.config import changes, new_network, plain, typed
-from srcnn.data.datamodule import SRDataModule
+from srcnn.config import changes, new_data, new_network, plain, typed
 from srcnn.errors import UserError
 from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
@@ -162,12 +161,6 @@ def new_module(cfg: DictConfig, net: Network, settings: dict[str, Any] | None = 
         cfg.scheduler.interval,
         settings,
     )
-
-
-def new_data(cfg: DictConfig, net: Network) -> SRDataModule:
-    """The data of `cfg.data`; its train_dir (of data=folder) is what `train` points to."""
-    values = {key: value for key, value in plain(cfg.data).items() if key != "train_dir"}
-    return SRDataModule(net, seed=cfg.seed, **values)
 
 
 if __name__ == "__main__":

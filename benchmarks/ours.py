@@ -7,9 +7,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from srcnn.checkpoint import CONFIGS
-from srcnn.config import new_network, plain
+from srcnn.config import new_data, new_network, plain
 from srcnn.data.datamodule import SRDataModule
-from train import new_data, new_module
+from train import new_module
 
 
 def fast(settings: list[str]) -> tuple[DictConfig, SRDataModule]:

@@ -17,17 +17,15 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from srcnn.data.datamodule import Sample
+from srcnn.files import to_pillow
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, to_uint8
-from srcnn.metrics import Score, mean_score
 from srcnn.nets import Network
+from srcnn.report import Scores, means
 from srcnn.upscale import lr_radius, super_resolve
 
 # What the hparams tab has a column for in every run, beside what the command line sets; few, as it shows five at first.
 HPARAMS = ("model", "optim", "optim.lr", "data.batch_size")
 _ELSEWHERE = ("experiment", "hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")
-
-
-Scores = Sequence[tuple[str, str, Score]]  # set, image, score
 
 
 class Board(TensorBoardLogger):
@@ -87,9 +85,9 @@ def _markdown(scores: Scores, protocol: str) -> str:
         "| set | image | bicubic, dB | network, dB | gain | bicubic, SSIM | network, SSIM |",
         "|---" * 7 + "|",
     ]
-    for name in dict.fromkeys(image_set for image_set, _, _ in scores):
+    for name, mean in means(scores).items():
         rows = [(image, score) for image_set, image, score in scores if image_set == name]
-        for image, s in [*rows, ("**mean**", mean_score([score for _, score in rows]))]:
+        for image, s in [*rows, ("**mean**", mean)]:
             figures = f"{s.bicubic_psnr:.2f} | {s.psnr:.2f} | {s.gain:+.2f} | {s.bicubic_ssim:.4f} | {s.ssim:.4f}"
             lines.append(f"| {name} | {image} | {figures} |")
     return "\n".join(lines)
@@ -152,8 +150,9 @@ class Pictures(L.Callback):
             wrong = (errors[1].abs() * self.error_gain).expand(-1, 3, -1, -1)
             top = self.caption + row * height
             for column, image in enumerate((place.nearest, place.bicubic, sr, place.hr, wrong)):
-                pixels = to_uint8(image)[0].permute(1, 2, 0).numpy().repeat(self.zoom, 0).repeat(self.zoom, 1)
-                page.paste(Image.fromarray(pixels), (self.gap + column * width, top))
+                crop = to_pillow(image[0])
+                crop = crop.resize((crop.width * self.zoom, crop.height * self.zoom), Image.Resampling.NEAREST)
+                page.paste(crop, (self.gap + column * width, top))
             labels = (place.name[:12], f"{decibels[0]:.2f} dB", f"{decibels[1]:.2f} dB")
             for column, text in enumerate(labels):
                 draw.text((self.gap + column * width, top + self.side * self.zoom + 2), text, "black", font)

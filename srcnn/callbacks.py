@@ -196,15 +196,15 @@ class RunGuard(L.Callback):
         minutes = (time.monotonic() - self._saved_at) / 60
         due = steps > 0 and (steps >= (self.every_n_steps or math.inf) or minutes >= (self.every_n_minutes or math.inf))
         number, save = _all_agree(trainer, self._signal, due)
+        # Not at every step of a GPU, which would have to be waited for.
+        if number or save or trainer.strategy.root_device.type == "cpu" or len(self._losses) >= 50:
+            self._refuse_divergence(trainer, weights=bool(number or save))
         if number:
             self._obey(trainer, number)
             self._leave(trainer)
         elif save:
-            self._refuse_divergence(trainer, weights=True)
             trainer.save_checkpoint(self.path)
             self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
-        elif trainer.strategy.root_device.type == "cpu" or len(self._losses) >= 50:
-            self._refuse_divergence(trainer)  # not at every step of a GPU, which would have to be waited for
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._refuse_divergence(trainer, weights=True)
@@ -212,11 +212,9 @@ class RunGuard(L.Callback):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._refuse_divergence(trainer, weights=True)  # before the checkpoints are written, which come last
         (number,) = _all_agree(trainer, self._signal)
-        if number:
+        if number:  # to leave when the other callbacks have done what is due at the end of an epoch
             with _as_far_as_it_came(trainer):
-                self._obey(
-                    trainer, number
-                )  # and leave when the other callbacks have done what is due at the end of an epoch
+                self._obey(trainer, number)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self._obeyed:
@@ -224,7 +222,6 @@ class RunGuard(L.Callback):
 
     def _obey(self, trainer: L.Trainer, number: int) -> None:
         self._signal = number  # of whichever process it has reached
-        self._refuse_divergence(trainer, weights=True)
         if number in (signal.SIGINT, signal.SIGTERM):
             trainer.save_checkpoint(self.path)
             self._obeyed = f"go on with: python train.py resume={self.path}"

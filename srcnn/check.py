@@ -4,6 +4,7 @@ import math
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -14,8 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from srcnn.checkpoint import find_checkpoint, load_checkpoint, load_weights, progress
-from srcnn.config import made, new_network, plain
-from srcnn.data.datamodule import SRDataModule
+from srcnn.config import made, new_data, new_network, plain
 from srcnn.data.sets import find_images
 from srcnn.errors import UserError
 from srcnn.image import shave
@@ -36,7 +36,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "scheduler.schedule.final": (0, 1), "scheduler.schedule.gamma": (0, 1),
     "callbacks.checkpoint.every_n_epochs": (1, math.inf), "callbacks.guard.every_n_steps": (1, math.inf),
     "callbacks.guard.every_n_minutes": (0, math.inf), "callbacks.ema.decay": (0, 1),
-    "trainer.devices": (1, math.inf), "trainer.num_nodes": (1, math.inf), "trainer.max_steps": (-1, math.inf),
+    "trainer.max_steps": (-1, math.inf),
     "trainer.limit_train_batches": (0, math.inf), "trainer.limit_val_batches": (0, math.inf),
     "trainer.check_val_every_n_epoch": (1, math.inf), "trainer.accumulate_grad_batches": (1, math.inf),
     "trainer.gradient_clip_val": (0, math.inf), "trainer.log_every_n_steps": (1, math.inf),
@@ -93,11 +93,12 @@ def check_train(cfg: DictConfig) -> None:
         least = (2 * net.receptive_radius + 1) * net.body_scale
         multiple = f" and a multiple of {net.body_scale}" if net.body_scale > 1 else ""
         raise UserError(f"data.patch_size={cfg.data.patch_size}: this network needs at least {least}{multiple}")
-    _try_out(cfg, net)
+    start = load_checkpoint(cfg.resume) if cfg.resume not in (None, "auto") else None
+    _try_out(cfg, net, start)
     if cfg.init_from:
         load_weights(net, cfg.init_from, load_checkpoint(find_checkpoint(cfg.init_from)))
-    if cfg.resume and cfg.resume != "auto":
-        _check_unfinished(cfg)
+    if start:
+        _check_unfinished(cfg, start)
     check_sets(cfg)
 
 
@@ -108,20 +109,19 @@ def _range(cfg: DictConfig, key: str, least: float, most: float = float("inf")) 
         raise UserError(f"{key}={value}: must be {allowed}")
 
 
-def _try_out(cfg: DictConfig, net: Network) -> None:
+def _try_out(cfg: DictConfig, net: Network, start: dict[str, Any] | None) -> None:
     """Make everything of the run once, and a step on one gray patch, to see whether it takes its settings."""
     cfg = OmegaConf.merge(cfg, {"output_dir": "none"})  # type: ignore[assignment]
-    data = {key: value for key, value in plain(cfg.data).items() if key != "train_dir"}
-    made("data", lambda: SRDataModule(net, seed=cfg.seed, **data))
+    made("data", lambda: new_data(cfg, net))
     loss = made("loss", lambda: instantiate(cfg.loss))
     optimizer = made("optim", lambda: instantiate(cfg.optim, _convert_="all")(net.parameters()))
-    scheduler = None
     if cfg.scheduler.schedule:
         make = made("scheduler", lambda: instantiate(cfg.scheduler.schedule, _convert_="all"))
-        scheduler = made("scheduler", lambda: make_scheduler(make, optimizer, total=10))
-        if isinstance(scheduler, ReduceLROnPlateau):
+        if isinstance(made("scheduler", lambda: make_scheduler(make, optimizer, total=10)), ReduceLROnPlateau):
             raise UserError("scheduler settings: ReduceLROnPlateau waits for a metric; take one that counts steps")
-    made("trainer", lambda: L.Trainer(**(plain(cfg.trainer) | {"logger": False, "enable_checkpointing": False})))
+    trainer = made(
+        "trainer", lambda: L.Trainer(**(plain(cfg.trainer) | {"logger": False, "enable_checkpointing": False}))
+    )
     names = []
     for group in ("callbacks", "logger"):
         for key, part in cfg[group].items():
@@ -137,8 +137,8 @@ def _try_out(cfg: DictConfig, net: Network) -> None:
     if doubled := [name for name in names if names.count(name) > 1]:
         raise UserError(f"callbacks: two checkpoints cannot both be called {doubled[0]}.ckpt")
     made("loss", lambda: _step(cfg, net, loss))
-    if cfg.resume and cfg.resume != "auto":
-        _try_state(cfg.resume, net, optimizer)
+    if start:
+        _try_state(cfg.resume, start, optimizer, trainer)
 
 
 def _step(cfg: DictConfig, net: Network, loss: nn.Module) -> None:
@@ -151,9 +151,8 @@ def _step(cfg: DictConfig, net: Network, loss: nn.Module) -> None:
     net.zero_grad()
 
 
-def _try_state(path: str, net: Network, optimizer: torch.optim.Optimizer) -> None:
+def _try_state(path: str, checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer, trainer: L.Trainer) -> None:
     """Whether a run's state can be taken up, before its folder is touched."""
-    checkpoint = load_checkpoint(path)
     try:
         optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         for parameter, state in optimizer.state.items():
@@ -162,15 +161,15 @@ def _try_state(path: str, net: Network, optimizer: torch.optim.Optimizer) -> Non
                 raise ValueError(f"{tuple(wrong[0])} for weights of {tuple(parameter.shape)}")
         if checkpoint.get("rng_state") is not None:
             torch.Generator().set_state(checkpoint["rng_state"])
-        L.Trainer(logger=False, enable_checkpointing=False).fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
+        trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
         for state in checkpoint["callbacks"].values():
             state.items()
     except Exception as error:
         raise UserError(f"{path}: its state does not fit this run ({error}); start one with init_from=") from None
 
 
-def _check_unfinished(cfg: DictConfig) -> None:
-    done, steps = progress(cfg.resume, load_checkpoint(cfg.resume))
+def _check_unfinished(cfg: DictConfig, start: dict[str, Any]) -> None:
+    done, steps = progress(cfg.resume, start)
     run = Path(cfg.resume).absolute().parent.parent
     if (run / ".hydra").is_dir() and not (run / "weights.pth").exists():
         return  # stopped before its test: that is to be done
@@ -196,8 +195,9 @@ def check_protocol(cfg: DictConfig) -> None:
 
 def check_device(accelerator: str, devices: int = 1, num_nodes: int = 1) -> None:
     """Whether the devices are there, and for several machines something that starts a process on each."""
-    if devices < 1 or num_nodes < 1:
-        raise UserError(f"trainer.devices={devices} trainer.num_nodes={num_nodes}: must be at least 1")
+    for key, value in (("devices", devices), ("num_nodes", num_nodes)):
+        if value < 1:
+            raise UserError(f"trainer.{key}={value}: must be at least 1")
     if num_nodes > 1 and not any(name in os.environ for name in ("TORCHELASTIC_RUN_ID", "SLURM_JOB_ID", "MASTER_ADDR")):
         raise UserError(f"trainer.num_nodes={num_nodes}: start it on each machine by torchrun, or by SLURM")
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}

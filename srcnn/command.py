@@ -81,10 +81,8 @@ def _checked(check: Callable[[DictConfig], None], cfg: DictConfig) -> None:
     except UserError:
         raise
     except Exception as error:  # nothing has been written yet, and it has to do with the settings
-        if "HYDRA_FULL_ERROR" in os.environ:
-            raise
         first = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"these settings do not go together: {first} (HYDRA_FULL_ERROR=1 shows where)") from None
+        raise UserError(f"these settings do not go together: {first} (HYDRA_FULL_ERROR=1 shows where)") from error
 
 
 def _jobs(overrides: Sequence[str]) -> Iterable[Sequence[str]]:
@@ -145,6 +143,8 @@ def _leave(number: int, _: FrameType | None) -> NoReturn:
 
 
 def _exit(error: UserError) -> NoReturn:
+    if error.__cause__ and "HYDRA_FULL_ERROR" in os.environ:
+        traceback.print_exception(error.__cause__)
     rank_zero_only(print)(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(error.code)
 

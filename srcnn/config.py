@@ -29,6 +29,7 @@ from srcnn.checkpoint import (
     newest_checkpoint,
     settings_in,
 )
+from srcnn.data.datamodule import SRDataModule
 from srcnn.errors import UserError
 from srcnn.nets import Network
 
@@ -261,6 +262,12 @@ def new_network(cfg: DictConfig) -> Network:
     net = made("model", lambda: instantiate(cfg.model, scale=cfg.scale, _convert_="all"))
     assert isinstance(net, Network), f"{cfg.model._target_} is no srcnn.nets.Network"
     return net
+
+
+def new_data(cfg: DictConfig, net: Network) -> SRDataModule:
+    """The data of `cfg.data`; its train_dir (of data=folder) is what `train` points to."""
+    values = {key: value for key, value in plain(cfg.data).items() if key != "train_dir"}
+    return SRDataModule(net, seed=cfg.seed, **values)
 
 
 def made(group: str, make: Callable[[], Any]) -> Any:

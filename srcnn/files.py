@@ -16,6 +16,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from srcnn.errors import UserError
+from srcnn.image import to_uint8
 
 EXTENSIONS = {".bmp", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 MAX_PIXELS = 178_956_970  # beyond it Pillow calls an image a decompression bomb
@@ -171,6 +172,11 @@ def _tensor(image: Image.Image) -> Tensor:
 def _rows(planes: Tensor) -> np.ndarray:
     array = planes.permute(1, 2, 0).contiguous().cpu().numpy()
     return array[..., 0] if array.shape[2] == 1 else array
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """[C, H, W] in [0, 1] as Pillow has it, in 8 bits."""
+    return Image.fromarray(_rows(to_uint8(image)))
 
 
 def _has_extra() -> bool:

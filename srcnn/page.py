@@ -14,12 +14,10 @@ from typing import Any
 import lightning
 import torch
 from markupsafe import Markup
-from PIL import Image
 from torch import Tensor
 
 from srcnn import __version__
-from srcnn.files import replacing
-from srcnn.image import to_uint8
+from srcnn.files import replacing, to_pillow
 from srcnn.plot import TEMPLATES, Line, plot
 from srcnn.terminal import duration
 
@@ -50,7 +48,7 @@ def picture(name: str, bicubic: Tensor, sr: Tensor, hr: Tensor, score: Mapping[s
 
 def _source(image: Tensor) -> str:
     """A data address of the exact pixels, as PNG or WebP, whichever is smaller."""
-    pixels = Image.fromarray(to_uint8(image)[0].permute(1, 2, 0).cpu().contiguous().numpy())
+    pixels = to_pillow(image[0])
     found = []
     for kind, options in (("png", {"optimize": True}), ("webp", {"lossless": True, "quality": 50})):
         file = io.BytesIO()

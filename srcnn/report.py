@@ -18,8 +18,8 @@ from torch import Tensor
 
 from srcnn import page
 from srcnn.data.datamodule import Sample
-from srcnn.files import replacing, save_image
-from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, to_uint8
+from srcnn.files import replacing, save_image, to_pillow
+from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y
 from srcnn.metrics import Score, mean_score
 from srcnn.nets import Network
 from srcnn.upscale import super_resolve
@@ -192,10 +192,11 @@ def _band(name: str, lr: Tensor, sr: Tensor, hr: Tensor, score: Score, net: Netw
     for column, (text, image) in enumerate(columns):
         left = gap + column * (_PANEL + gap)
         draw.text((left, 6), text, _INK, font)
-        whole = _pillow(image).resize(whole_size, Image.Resampling.LANCZOS if fit < 1 else Image.Resampling.NEAREST)
+        resample = Image.Resampling.LANCZOS if fit < 1 else Image.Resampling.NEAREST
+        whole = to_pillow(image[0]).resize(whole_size, resample)
         ImageDraw.Draw(whole).rectangle([round(v * fit) for v in (x, y, x + side - 1, y + side - 1)], outline=_MARK)
         band.paste(whole, (left, caption))
-        crop = _pillow(image[..., y : y + side, x : x + side]).resize((_PANEL, _PANEL), Image.Resampling.NEAREST)
+        crop = to_pillow(image[0, :, y : y + side, x : x + side]).resize((_PANEL, _PANEL), Image.Resampling.NEAREST)
         band.paste(crop, (left, caption + whole_size[1] + gap))
     return band
 
@@ -208,10 +209,6 @@ def _telling_crop(bicubic: Tensor, sr: Tensor, hr: Tensor) -> tuple[int, int, in
     sums = F.avg_pool2d(F.avg_pool2d(ahead, (side, 1), stride=1), (1, side), stride=1)
     top, left = divmod(int(sums.argmax()), sums.shape[-1])
     return top, left, side
-
-
-def _pillow(image: Tensor) -> Image.Image:
-    return Image.fromarray(to_uint8(image)[0].permute(1, 2, 0).numpy())
 
 
 class SweepTable(Callback):

@@ -53,8 +53,8 @@ def test_ranks_hold_the_same_weights(tiny: list[str], tmp_path: Path) -> None:
         f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 import lightning as L, torch
-from srcnn.config import compose_checked, new_network
-from train import new_data, new_module
+from srcnn.config import compose_checked, new_data, new_network
+from train import new_module
 cfg = compose_checked("train", {tiny!r})
 net = new_network(cfg)
 trainer = L.Trainer(accelerator="cpu", devices=2, max_epochs=1, logger=False, enable_checkpointing=False)
