@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.table import show
-from srcnn.checkpoint import load_network
+from srcnn.run.checkpoint import load_network
 from srcnn.image import to_uint8
 from srcnn.nets import Network
 from srcnn.upscale import upscale

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from benchmarks.ours import fast, fit
 from benchmarks.table import show
 from benchmarks.usual import BATCH, PATCH, Usual
-from srcnn.callbacks import EMA
+from srcnn.run.callbacks import EMA
 from srcnn.data.datamodule import SRDataModule
 from srcnn.nets import SRCNN
 

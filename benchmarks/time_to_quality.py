@@ -22,7 +22,7 @@ import torch
 from benchmarks.ours import fast, fit
 from benchmarks.table import FOLDER, show
 from benchmarks.usual import Usual
-from srcnn.callbacks import EMA
+from srcnn.run.callbacks import EMA
 from srcnn.data.datamodule import SRDataModule
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network

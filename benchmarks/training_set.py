@@ -58,7 +58,7 @@ def measure(times: int, limit: float) -> dict[str, Any]:
     def step(number: int) -> None:
         x, hr = patches.batch(number)
         optimizer.zero_grad()
-        F.mse_loss(net.body(x, pad=False), shave(hr, net.receptive_radius)).backward()
+        F.mse_loss(net.body_of_crop(x), shave(hr, net.train_border)).backward()
         optimizer.step()
 
     def milliseconds(work: Any) -> float:

@@ -1,19 +1,36 @@
-"""What ends in one sentence on stderr instead of a traceback."""
+"""Errors that end in one sentence on stderr instead of a traceback."""
 
 
 class UserError(ValueError):
-    """Something that the user can put right: one sentence that names the file or key and what to do."""
+    """A mistake in settings or files: one sentence that names the file or key and the remedy.
+
+    A constructor that refuses an argument begins with it, as "decay=2: must be between 0 and 1"; the command line puts
+    the group of settings in front.
+    """
 
     code = 2  # of the process
 
 
 class RunError(UserError):
-    """A run that had to end before its time; what it had done stands."""
+    """A run that had to end early; its checkpoints are kept."""
 
     code = 1
 
 
 class DivergenceError(RunError):
-    """A loss that is no number any more."""
+    """A loss or weights that became NaN or infinite."""
 
     code = 3
+
+
+def check_range(name: str, value: float, least: float, most: float = float("inf")) -> None:
+    """UserError unless `value` is a number from `least` to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        allowed = f"at least {least:g}" if most == float("inf") else f"between {least:g} and {most:g}"
+        raise UserError(f"{name}={value}: must be a number, {allowed}")
+
+
+def check_choice(name: str, value: object, choices: tuple) -> None:
+    """UserError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise UserError(f"{name}={value}: choose {', '.join(map(str, choices[:-1]))} or {choices[-1]}")

@@ -8,72 +8,81 @@ Prints a table per set and writes report.html, scores.csv, scores.json and compa
 or output=.
 """
 
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from srcnn import report
-from srcnn.check import check_device, check_output, check_protocol, device_of
-from srcnn.checkpoint import find_checkpoint, load_network
-from srcnn.command import command
-from srcnn.config import typed
-from srcnn.data.datamodule import Sample, read_sets
-from srcnn.data.sets import find_images
-from srcnn.errors import UserError
+from srcnn.errors import UserError, check_choice
+from srcnn.files import check_folder, write_image
+from srcnn.image import bicubic_down, modcrop, quantize, to_uint8
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
+from srcnn.run.checkpoint import find_checkpoint, load_network, run_of
+from srcnn.run.cli import command
+from srcnn.upscale import device_of, super_resolve
 
 
-def check(cfg: DictConfig) -> None:
-    """What can be known to be wrong before anything is computed."""
-    check_protocol(cfg)
-    check_device(cfg.trainer.accelerator)
-    _, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
-    check_output(cfg.output)
-    for name in test_sets(cfg, checkpoint):
-        find_images(name, cfg.data.root)
+def new_folder(output: str | None, name: str) -> Path:
+    """The folder to write to: `output`, or one of this moment below outputs/."""
+    if output:
+        check_folder(f"output={output}", output)
+    moment = time.strftime("%Y-%m-%d/%H-%M-%S")
+    return Path(output or f"outputs/{moment}-{os.urandom(2).hex()}-{name}")
 
 
-def test_sets(cfg: DictConfig, checkpoint: dict[str, Any]) -> Sequence[str]:
-    """The sets asked for, or else those that the checkpoint's run named, or else Set5."""
-    if cfg.data.test is not None:
-        if isinstance(cfg.data.test, str) or not len(cfg.data.test):
-            raise UserError(f"data.test={cfg.data.test}: must be a list of sets or folders, as data.test=[Set5]")
-        return list(cfg.data.test)
-    named = checkpoint.get("srcnn", {}).get("values", {}).get("data.test", ["Set5"])
-    if not isinstance(named, list) or not named or not all(isinstance(n, str) and len(n) < 4096 for n in named):
-        raise UserError("the checkpoint names no set to test on: give data.test=[Set5]")
-    return named
+def test_sets(given: Any, run: Mapping[str, Any]) -> list[str]:
+    """The sets or folders asked for by data.test, or else those that the checkpoint's run named, or else Set5."""
+    named = run.get("values", {}).get("data.test", ["Set5"]) if given is None else given
+    if not isinstance(named, Sequence) or isinstance(named, str) or not named:
+        raise UserError(f"data.test={named}: must be a list of sets or folders, as data.test=[Set5]")
+    if not all(isinstance(name, str) for name in named):
+        raise UserError(f"data.test={list(named)}: must be names of sets or folders, as data.test=[Set5]")
+    return list(named)
 
 
-def evaluate(
-    net: Network, samples: Sequence[Sample], cfg: DictConfig, checkpoint: dict[str, Any], folder: Path
-) -> None:
-    """Score `samples`, print the table, write scores, picture and page into `folder`."""
-    device = next(net.parameters()).device
-    scores = [
-        (sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, sample.hr[None].to(device).float() / 255))
-        for sample in samples
-    ]
-    path = find_checkpoint(cfg.ckpt_path, cfg.scale)
-    settings = checkpoint.get("srcnn")
-    run = (settings or {}).get("run", {})
-    commands = [report.evaluation(path, test_sets(cfg, checkpoint), cfg.protocol)]
-    if "overrides" in run:
-        commands.insert(0, ("How these weights were trained", ["python", "train.py", *typed(run["overrides"])]))
-    facts = {"protocol": cfg.protocol, "checkpoint": str(path)}
-    log = next((p for p in (folder / "metrics.csv" for folder in path.absolute().parents[:2]) if p.is_file()), None)
-    report.write(folder, net, samples, scores, facts, settings, log, commands)
+def evaluate(cfg: DictConfig) -> None:
+    """Score the checkpoint of cfg.ckpt_path on the sets of cfg.data.test."""
+    _score_sets(cfg, new_folder(cfg.output, "evaluate"), *load_network(cfg.ckpt_path, cfg.scale), with_images=False)
 
 
-def main(cfg: DictConfig) -> None:
-    net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
+def predict_test_sets(cfg: DictConfig, net: Network, checkpoint: dict[str, Any]) -> None:
+    """predict.py without input: shrink the test images, super-resolve them, and score and show the result."""
+    folder = new_folder(cfg.output, "predict")
+    _score_sets(cfg, folder, net, checkpoint, with_images=True)
+    print(f"images      {folder}")
+
+
+def _score_sets(cfg: DictConfig, folder: Path, net: Network, checkpoint: dict[str, Any], with_images: bool) -> None:
+    from srcnn import report
+    from srcnn.data.samples import read_sets
+
+    check_choice("protocol", cfg.protocol, tuple(PROTOCOLS))
     net.to(device_of(cfg.trainer.accelerator))
-    samples = read_sets(test_sets(cfg, checkpoint), cfg.data.root, net.scale)
-    evaluate(net, samples, cfg, checkpoint, Path(cfg.output or cfg.run_dir))
+    path = find_checkpoint(cfg.ckpt_path, cfg.scale)
+    run = run_of(path, checkpoint)
+    sets = test_sets(cfg.data.test, run)
+    if with_images:
+        print(f"no input= is given: super-resolving and scoring the test images of {', '.join(sets)}", flush=True)
+    samples, device = read_sets(sets, cfg.data.root, net.scale), next(net.parameters()).device
+    scores = []
+    for sample in samples:
+        hr = sample.hr[None].to(device).float() / 255
+        if with_images:
+            sr = super_resolve(net, quantize(bicubic_down(modcrop(hr, net.scale), net.scale)))
+            write_image(folder / sample.image_set / f"{sample.name}_x{net.scale}.png", to_uint8(sr)[0].cpu())
+        scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr)))
+    logs = (parent / "metrics.csv" for parent in path.absolute().parents[:2])
+    facts = {"protocol": cfg.protocol, "checkpoint": str(path)}
+    report.write(folder, net, samples, scores, facts, run, next((log for log in logs if log.is_file()), None))
+
+
+def main() -> None:
+    command(evaluate, "evaluate")
 
 
 if __name__ == "__main__":
-    command(main, "evaluate", check)
+    main()

@@ -24,35 +24,29 @@ from torch import Tensor
 from torch.export import Dim
 
 from srcnn import __version__
-from srcnn.checkpoint import find_checkpoint, load_network
-from srcnn.command import command
-from srcnn.errors import UserError
+from srcnn.errors import UserError, check_choice
 from srcnn.files import replacing
 from srcnn.nets import Network
+from srcnn.run.checkpoint import find_checkpoint, load_network, run_of
+from srcnn.run.cli import command
 
 _SIZES = ((17, 23), (48, 31), (64, 64))  # compared; none is the one exported with
 _TOLERANCE = 1e-5
 _DYNAMIC = ({2: Dim("height", min=4), 3: Dim("width", min=4)},)
 
 
-def check(cfg: DictConfig) -> None:
-    """What can be known to be wrong before anything is computed."""
-    if cfg.format not in FORMATS:
-        raise UserError(f"format={cfg.format}: choose one of {', '.join(FORMATS)}")
-    load_network(cfg.ckpt_path, cfg.scale)
-    if cfg.output and Path(cfg.output).is_dir():
-        raise UserError(f"output={cfg.output}: a folder; name a file")
-
-
 def export(cfg: DictConfig) -> None:
+    """Write the network of cfg.ckpt_path as cfg.format."""
+    check_choice("format", cfg.format, tuple(FORMATS))
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     source = find_checkpoint(cfg.ckpt_path, cfg.scale)
     target = Path(cfg.output or f"{source.stem}.{cfg.format}")
+    if target.is_dir():
+        raise UserError(f"output={cfg.output}: a folder; name a file")
     if target.resolve() == source.resolve():
         raise UserError(f"output={target} is the checkpoint itself: name another file")
-    settings = checkpoint.get("srcnn", {})
     facts = {"network": type(net).__name__, "scale": net.scale, "color": {3: "rgb", 1: "y"}[net.channels]}
-    facts |= {"srcnn": __version__, "settings": settings.get("values", {}), "run": settings.get("run", {})}
+    facts |= {"srcnn": __version__, "arguments": checkpoint.get("arguments", {}), "run": run_of(source, checkpoint)}
     with replacing(target) as temporary:
         worst = FORMATS[cfg.format](net, temporary, {key: _text(value) for key, value in facts.items()})
     found = "" if worst is None else f", within {worst:.1g} of torch on sizes {_SIZES}"
@@ -122,6 +116,10 @@ def _compare(run: Callable[[Tensor], Tensor], net: Network) -> float:
     return worst
 
 
-if __name__ == "__main__":
+def main() -> None:
     warnings.filterwarnings("ignore", module="copyreg|torch.*")
-    command(export, "export", check)
+    command(export, "export")
+
+
+if __name__ == "__main__":
+    main()

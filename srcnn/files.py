@@ -1,10 +1,14 @@
 """An image file in, an image file out: pixels, and whatever else a copy needs to be of the same kind."""
 
+import io
 import os
 import re
+import secrets
+import shutil
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +19,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from srcnn.errors import UserError
-from srcnn.image import to_uint8
+from srcnn.errors import RunError, UserError
+from srcnn.image import as_float, to_uint8
 
 EXTENSIONS = {".bmp", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 MAX_PIXELS = 178_956_970  # beyond it Pillow calls an image a decompression bomb
@@ -25,10 +29,10 @@ _TEXTS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298}  # of a TIFF's
 
 
 @dataclass
-class Picture:
+class ImageFile:
     """What is in an image file.
 
-    colour    [C, H, W], uint8 or uint16: C is 1 for gray, 3 for RGB, 4 for CMYK
+    colour    [C, H, W], uint8, uint16, or float in [0, 1]: C is 1 for gray, 3 for RGB, 4 for CMYK
     alpha     [1, H, W] of the same type, or None
     ending    of the files that can hold it, as ".png"
     metadata  as Pillow's `save` takes it: icc_profile, exif, dpi
@@ -40,7 +44,7 @@ class Picture:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def read_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, deep: bool = True) -> Picture:
+def read_file(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, deep: bool = True) -> ImageFile:
     """An image file as a viewer shows it, EXIF orientation applied; of an animation the first frame.
 
     Raises UserError for a broken file, one of more than `max_pixels`, and one of 16 bits a channel, unless these are
@@ -62,34 +66,51 @@ def read_picture(path: str | os.PathLike, max_pixels: int = MAX_PIXELS, deep: bo
                 metadata = _metadata(image, file.format == "TIFF", ending)
     except UserError:
         raise
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file" + (" (a dangling link)" if path.is_symlink() else "")) from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not an image") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         if deep and _has_extra() and isinstance(error, UnidentifiedImageError) and _is_tiff(path):
             return _read_deep(path, path.suffix, {}, max_pixels)  # there are such as Pillow does not know
         reason = " ".join(str(error).replace(f" '{path}'", "").split())
-        raise UserError(f"{path}: not an image that Pillow can read ({reason})") from None
+        raise UserError(f"{path}: not an image that Pillow can read ({reason})") from error
     if is_deep and not deep:
         raise UserError(f"{path}: more than 8 bits a channel; convert it to 8 bits first")
     if is_deep:
         return _read_deep(path, ending, metadata, max_pixels)
-    return Picture(*_planes(image), ending, metadata)
+    return ImageFile(*_planes(image), ending, metadata)
 
 
 def read_image(path: str | os.PathLike) -> Tensor:
     """An image to train or test on: [C, H, W], uint8, C being 1 for a gray image, else 3 (RGB).
 
-    Raises UserError for what `read_picture` refuses, and for more than 8 bits or transparency, which would be lost.
+    Raises UserError for what `read_file` refuses, and for more than 8 bits or transparency, which would be lost.
     """
-    picture = read_picture(path, deep=False)
-    if picture.alpha is not None and picture.alpha.min() < 255:
+    image = read_file(path, deep=False)
+    if image.alpha is not None and image.alpha.min() < 255:
         raise UserError(f"{path}: has transparency; flatten it first")
-    if len(picture.colour) == 4:
-        cmyk = Image.fromarray(_rows(picture.colour), "CMYK")
-        return torch.from_numpy(np.array(cmyk.convert("RGB"))).permute(2, 0, 1).contiguous()
-    return picture.colour
+    return _tensor(to_pillow(image).convert("RGB")) if len(image.colour) == 4 else image.colour
+
+
+def from_pillow(image: Image.Image) -> ImageFile:
+    """An image of Pillow's, upright by its EXIF orientation; UserError for more than 8 bits but 16 of gray."""
+    if image.mode == "I;16":
+        return ImageFile(_tensor(image), metadata=_metadata(image, False, ".png"))
+    if image.mode.startswith(("I", "F")):
+        raise UserError(f"an image of Pillow's mode {image.mode}: convert it to L, RGB or I;16 first")
+    image = ImageOps.exif_transpose(image)
+    return ImageFile(*_planes(image), metadata=_metadata(image, False, ".png"))
+
+
+def to_pillow(image: ImageFile | Tensor) -> Image.Image:
+    """An image as Pillow has it; a tensor [C, H, W] in [0, 1] or of integers becomes gray, RGB or RGBA of 8 bits."""
+    if isinstance(image, Tensor):
+        return Image.fromarray(_rows(to_uint8(as_float(image))))
+    planes = _all_planes(image)
+    if planes.dtype == torch.uint16 and len(planes) == 1:
+        result = Image.fromarray(_rows(planes))
+    else:
+        mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(image.colour)] + ("" if image.alpha is None else "A")
+        result = Image.fromarray(_rows(to_uint8(as_float(planes))), mode)
+    result.info.update(image.metadata)
+    return result
 
 
 def ending_of(path: str | os.PathLike) -> str:
@@ -104,6 +125,10 @@ def ending_of(path: str | os.PathLike) -> str:
 
 
 def _open(path: str | os.PathLike) -> Image.Image:
+    path = Path(path)
+    if not path.is_file():  # a FIFO would keep us waiting
+        known = {path.is_dir(): "a folder, not an image", path.is_symlink(): "no such file (a dangling link)"}
+        raise UserError(f"{path}: {known.get(True, 'not a file' if path.exists() else 'no such file')}")
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's
     try:
         return Image.open(path)
@@ -169,14 +194,13 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(array).reshape(*array.shape[:2], -1).permute(2, 0, 1).contiguous()
 
 
+def _all_planes(image: ImageFile) -> Tensor:
+    return image.colour if image.alpha is None else torch.cat([image.colour, image.alpha])
+
+
 def _rows(planes: Tensor) -> np.ndarray:
     array = planes.permute(1, 2, 0).contiguous().cpu().numpy()
     return array[..., 0] if array.shape[2] == 1 else array
-
-
-def to_pillow(image: Tensor) -> Image.Image:
-    """[C, H, W] in [0, 1] as Pillow has it, in 8 bits."""
-    return Image.fromarray(_rows(to_uint8(image)))
 
 
 def _has_extra() -> bool:
@@ -188,7 +212,7 @@ def _is_tiff(path: Path) -> bool:
         return file.read(2) in (b"II", b"MM")
 
 
-def _read_deep(path: Path, ending: str, metadata: dict[str, Any], max_pixels: int) -> Picture:
+def _read_deep(path: Path, ending: str, metadata: dict[str, Any], max_pixels: int) -> ImageFile:
     if not _has_extra():
         raise UserError(f"{path}: 16 bits a channel need an extra: pip install -e '.[deep]', or convert it to 8 bits")
     import imagecodecs
@@ -208,85 +232,96 @@ def _read_deep(path: Path, ending: str, metadata: dict[str, Any], max_pixels: in
         raise UserError(f"{path}: {array.dtype} of {array.shape}: only 8 and 16 bits of gray or RGB are taken")
     planes = torch.from_numpy(array.reshape(*array.shape[:2], -1).copy()).permute(2, 0, 1).contiguous()
     colours = len(planes) - (len(planes) + 1) % 2  # one or three
-    return Picture(planes[:colours], planes[colours:] if colours < len(planes) else None, ending, metadata)
+    return ImageFile(planes[:colours], planes[colours:] if colours < len(planes) else None, ending, metadata)
 
 
-def write_picture(path: str | os.PathLike, picture: Picture) -> None:
+def write_file(path: str | os.PathLike, image: ImageFile) -> None:
     """Write it in the format that the path's ending names, whole or not at all; UserError if that cannot hold it."""
-    path = Path(path)
-    planes = picture.colour if picture.alpha is None else torch.cat([picture.colour, picture.alpha])
-    if planes.dtype == torch.uint16:
-        return _write_deep(path, _rows(planes), picture.metadata)
-    mode = {1: "L", 3: "RGB", 4: "CMYK"}[len(picture.colour)] + ("" if picture.alpha is None else "A")
-    save_image(Image.fromarray(_rows(planes), mode), path, **picture.metadata)
-
-
-def _write_deep(path: Path, array: np.ndarray, metadata: dict[str, Any]) -> None:
-    import imagecodecs
-    import tifffile
-
-    with replacing(path) as temporary:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            options: dict[str, Any] = {"photometric": "minisblack" if array.ndim == 2 or array.shape[2] == 2 else "rgb"}
-            if array.ndim == 3 and array.shape[2] in (2, 4):
-                options["extrasamples"] = ["unassalpha"]
-            options |= {"iccprofile": metadata.get("icc_profile"), "compression": "deflate"}
-            if dpi := metadata.get("dpi"):
-                options |= {"resolution": tuple(map(float, dpi)), "resolutionunit": "INCH"}
-            tifffile.imwrite(temporary, array, **options)
-        elif path.suffix.lower() == ".png":
-            temporary.write_bytes(imagecodecs.png_encode(array))
-        else:
-            raise UserError(f"{path}: 16 bits a channel go into .png or .tif")
+    write_bytes(path, encode(path, image))
 
 
 def write_image(path: str | os.PathLike, image: Tensor) -> None:
     """Write [C, H, W], uint8, in the format that the ending names."""
-    write_picture(path, Picture(image))
+    write_file(path, ImageFile(image))
 
 
-def save_image(image: Image.Image, path: str | os.PathLike, **metadata: Any) -> None:
-    """A Pillow image into a file, whole or not at all; JPEG and WebP at quality 95."""
-    path = Path(path)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    with replacing(path) as temporary:
-        try:
-            image.save(temporary, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}), **metadata)
-        except (OSError, ValueError, KeyError) as error:
-            if isinstance(error, OSError) and error.errno:
-                raise
-            raise UserError(f"{path}: {kind or path.suffix} cannot hold a {image.mode} image ({error})") from None
+def save_image(image: Image.Image, path: str | os.PathLike) -> None:
+    """Write an image of Pillow's in the format that the ending names."""
+    write_bytes(path, _encode(Path(path), image, {}))
 
 
-class replacing:  # noqa: N801 (reads as open() does)
+def encode(path: str | os.PathLike, image: ImageFile) -> memoryview:
+    """The bytes of an image's file: in memory first, so that no full disk leaves half an image."""
+    path, planes = Path(path), _all_planes(image)
+    if planes.dtype == torch.uint16:
+        return _encode_deep(path, _rows(planes), image.metadata)
+    return _encode(path, to_pillow(image), image.metadata)
+
+
+def _encode(path: Path, image: Image.Image, metadata: dict[str, Any]) -> memoryview:
+    kind, content = Image.registered_extensions().get(path.suffix.lower()), io.BytesIO()
+    try:
+        image.save(content, kind or path.suffix, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}), **metadata)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: {kind or path.suffix} cannot hold a {image.mode} image ({error})") from error
+    return content.getbuffer()
+
+
+def _encode_deep(path: Path, array: np.ndarray, metadata: dict[str, Any]) -> memoryview:
+    import imagecodecs
+    import tifffile
+
+    if path.suffix.lower() == ".png":
+        return memoryview(imagecodecs.png_encode(array))
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        raise UserError(f"{path}: 16 bits a channel go into .png or .tif")
+    options: dict[str, Any] = {"photometric": "minisblack" if array.ndim == 2 or array.shape[2] == 2 else "rgb"}
+    if array.ndim == 3 and array.shape[2] in (2, 4):
+        options["extrasamples"] = ["unassalpha"]
+    options |= {"iccprofile": metadata.get("icc_profile"), "compression": "deflate"}
+    if dpi := metadata.get("dpi"):
+        options |= {"resolution": tuple(map(float, dpi)), "resolutionunit": "INCH"}
+    content = io.BytesIO()
+    tifffile.imwrite(content, array, **options)
+    return content.getbuffer()
+
+
+def write_bytes(path: str | os.PathLike, content: bytes | memoryview, fsync: bool = False) -> None:
+    """Write a file, whole or not at all: see `replacing`."""
+    with replacing(path, fsync) as temporary:
+        temporary.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike, fsync: bool = False) -> Iterator[Path]:
     """`with replacing(path) as temporary`: write there; it becomes `path` at the end, or vanishes on an error.
 
     fsync  have it on the disk before it takes the place of what was there, so that not even a power cut loses both
+
+    Raises RunError where it cannot be written, and UserError for what is there and is no regular file: a link, a
+    device or a pipe is not replaced.
     """
-
-    def __init__(self, path: str | os.PathLike, fsync: bool = False):
-        self.path, self.fsync = Path(path), fsync
-
-    def __enter__(self) -> Path:
-        # Always the same name, so that what a kill leaves behind is overwritten the next time.
-        self.temporary = self.path.with_name(f".{self.path.name[:100]}.part")
+    path = Path(path)
+    # Of no other process or thread, and short, as the path's own name may be as long as can be.
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise UserError(f"{path}: a link, a folder or a device, which no file is to replace; name another")
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.temporary.touch()
-        except OSError as error:
-            raise UserError(f"{self.path}: cannot be written ({error.strerror})") from None
-        return self.temporary
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        try:
-            if kind is None:
-                if self.fsync:
-                    _sync(self.temporary)
-                os.replace(self.temporary, self.path)
-                if self.fsync and os.name != "nt":  # where a folder cannot be opened
-                    _sync(self.path.parent)
+            temporary.touch(exist_ok=False)
+            yield temporary
+            if path.exists():
+                shutil.copymode(path, temporary)
+            if fsync:
+                _sync(temporary)
+            os.replace(temporary, path)
+            if fsync and os.name != "nt":  # where a folder cannot be opened
+                _sync(path.parent)
         finally:
-            self.temporary.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error
 
 
 def _sync(path: Path) -> None:
@@ -297,18 +332,16 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def check_folder(name: str, folder: str | os.PathLike) -> None:
+    """UserError, beginning with `name`, unless it is a folder or can be made one."""
+    for path in (Path(folder), *Path(folder).absolute().parents):
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{name}: {path} is a file; name a folder")
+
+
 def list_images(folder: str | os.PathLike) -> list[Path]:
     """The image files of a folder, by name."""
     return sorted(path for path in Path(folder).iterdir() if is_image_name(path) and path.is_file())
-
-
-def walk_images(folder: str | os.PathLike) -> Iterator[Path]:
-    """Whatever is called like an image in a folder and those below it, by name: dangling links and folders too."""
-    for path in sorted(Path(folder).iterdir()):
-        if is_image_name(path):
-            yield path
-        if path.is_dir() and not path.is_symlink():
-            yield from walk_images(path)
 
 
 def is_image_name(path: Path) -> bool:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from srcnn.errors import check_range
 from srcnn.image import rgb_to_y
 
 
@@ -18,6 +19,8 @@ class PSNRLoss(nn.Module):
 
     def __init__(self, rgb: float = 0.1, floor: float = 1e-3):
         super().__init__()
+        check_range("rgb", rgb, 0)
+        check_range("floor", floor, 1e-12, 1)
         self.rgb, self.floor = rgb, floor
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from dataclasses import asdict, astuple, dataclass
 from statistics import fmean
 
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, shave, to_uint8
 from srcnn.nets import Network
@@ -93,6 +92,8 @@ PROTOCOLS = {
 
 def psnr(image: Tensor, truth: Tensor) -> float:
     """PSNR in dB of one image against another, both in [0, 255]."""
+    from torchmetrics.functional.image import peak_signal_noise_ratio  # which takes seconds to import
+
     return float(peak_signal_noise_ratio(image, truth, data_range=255.0))
 
 
@@ -102,6 +103,8 @@ def ssim(image: Tensor, truth: Tensor) -> float:
     Gaussian window 11x11 of sigma 1.5, K = (0.01, 0.03); NaN for an image smaller than the window.
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP 2004, section III-C.
     """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     if min(image.shape[-2:]) < 11:
         return math.nan
     # torchmetrics' mean runs over a map with reflected borders: take the map, cut off what the padding touched.

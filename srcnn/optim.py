@@ -1,18 +1,19 @@
-"""Optimisers that treat layers unlike, and learning-rate schedules; for the rest, any of torch.optim serves."""
+"""Optimisers that treat layers differently, and the learning rate over a run; else any class of torch.optim serves."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterable
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+
+from srcnn.errors import check_choice, check_range
 
 
 def sgd(parameters: Iterable[nn.Parameter], lr: float, momentum: float, last_layer_lr: float) -> torch.optim.Optimizer:
-    """SGD with a rate of its own for the last layer, as the paper (section 3.2) needed to converge."""
+    """SGD with a learning rate of its own for the last layer, as the paper (section 3.2) needed to converge."""
+    check_range("last_layer_lr", last_layer_lr, 0)
     *first, weight, bias = parameters
     groups = [{"params": first, "lr": lr}, {"params": [weight, bias], "lr": last_layer_lr}]
     return torch.optim.SGD(groups, lr=lr, momentum=momentum)
@@ -37,6 +38,10 @@ class Muon(torch.optim.Optimizer):
         bias_lr: float = 1e-3,
         whiten: float = 0.0,
     ):
+        check_range("lr", lr, 0)
+        check_range("momentum", momentum, 0, 1)
+        check_range("bias_lr", bias_lr, 0)
+        check_range("whiten", whiten, 0)
         parameters = list(parameters)
         weights = [p for p in parameters if p.ndim >= 2]
         first = {"params": weights[:1], "lr": lr, "momentum": momentum, "whiten": whiten}
@@ -115,40 +120,35 @@ def _whitener(channels: int, kernel: int, damping: float, device: torch.device) 
     return ((vectors * (values + damping * values.mean()).rsqrt()) @ vectors.T).float().to(device)
 
 
-def make_scheduler(make: Callable[..., Any], optimizer: torch.optim.Optimizer, total: int | float) -> Any:
-    """A schedule for the optimiser; told the run's length, in steps or epochs, if it takes a `total`."""
-    takes_total = "total" in inspect.signature(make).parameters
-    return make(optimizer, total=total) if takes_total else make(optimizer)
+class Schedule:
+    """The learning rate over a run, as a factor of the optimiser's `lr`: a function of progress that keeps no state.
 
-
-def schedule(
-    optimizer: torch.optim.Optimizer,
-    total: int,
-    *,
-    shape: str,
-    warmup: int = 0,
-    hold: float = 0.0,
-    final: float = 0.0,
-    milestones: tuple[int, ...] = (),
-    gamma: float = 0.1,
-) -> LambdaLR:
-    """The learning rate over `total` steps or epochs, as a factor of what the optimiser was given.
-
-    It rises linearly for `warmup`, holds for the share `hold` of the whole, then falls to the share `final`, as a
-    "cosine" or "linear"; "multistep" multiplies by `gamma` at each milestone instead.
+    It rises linearly for `warmup` steps (or epochs), holds for the share `hold` of the run, then falls to the share
+    `final` as a "cosine" or "linear"; "multistep" multiplies by `gamma` at each of `milestones` instead.
     """
-    if shape not in ("cosine", "linear", "multistep"):
-        raise ValueError(f"shape={shape}: choose cosine, linear or multistep")
-    return LambdaLR(optimizer, partial(_factor, total, shape, warmup, hold, final, milestones, gamma))
 
+    def __init__(
+        self,
+        shape: str,
+        warmup: int = 0,
+        hold: float = 0.0,
+        final: float = 0.0,
+        milestones: Sequence[int] = (),
+        gamma: float = 0.1,
+    ):
+        check_choice("shape", shape, ("cosine", "linear", "multistep"))
+        check_range("warmup", warmup, 0)
+        for name, share in (("hold", hold), ("final", final), ("gamma", gamma)):
+            check_range(name, share, 0, 1)
+        self.shape, self.warmup, self.hold, self.final = shape, warmup, hold, final
+        self.milestones, self.gamma = milestones, gamma
 
-def _factor(
-    total: int, shape: str, warmup: int, hold: float, final: float, milestones: tuple[int, ...], gamma: float, now: int
-) -> float:
-    rise = min(1.0, (now + 1) / (warmup + 1))
-    if shape == "multistep":
-        return rise * gamma ** sum(now >= milestone for milestone in milestones)
-    start = max(warmup, hold * total)
-    progress = min(1.0, max(0.0, (now - start) / max(1, total - start)))
-    fall = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress}[shape]
-    return rise * (final + (1 - final) * fall)
+    def __call__(self, now: int, total: float) -> float:
+        """The factor after `now` of `total` steps (or epochs)."""
+        rise = min(1.0, (now + 1) / (self.warmup + 1))
+        if self.shape == "multistep":
+            return rise * self.gamma ** sum(now >= milestone for milestone in self.milestones)
+        start = max(self.warmup, self.hold * total)
+        progress = min(1.0, max(0.0, (now - start) / max(1, total - start)))
+        fall = (1 + math.cos(math.pi * progress)) / 2 if self.shape == "cosine" else 1 - progress
+        return rise * (self.final + (1 - self.final) * fall)

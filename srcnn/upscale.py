@@ -1,13 +1,14 @@
 """A network over an image of any size, in tiles."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.files import Picture
+from srcnn.errors import UserError
+from srcnn.files import ImageFile
 from srcnn.image import as_float, as_type, bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from srcnn.nets import Network
 
@@ -15,23 +16,28 @@ from srcnn.nets import Network
 _TILE = (128, 256)
 _LARGE_TILE = (2048, 2048)
 
+Progress = Callable[[int, int], None]  # pixels done, of how many
+
 
 @torch.inference_mode()
-def upscale(net: Network, lr: Tensor, tile: tuple[int, int] | None = None) -> Tensor:
+def upscale(net: Network, lr: Tensor, tile: tuple[int, int] | None = None, progress: Progress | None = None) -> Tensor:
     """`net(lr)` in tiles, equal to the whole but for memory and time: [N, C, H, W] -> [N, C, scale*H, scale*W].
 
-    tile  height and width of a tile in SR pixels; by default what suits the device; halved when memory runs out
+    tile      height and width of a tile in SR pixels; by default what suits the device; halved when memory runs out
+    progress  called after each tile with the LR pixels done and all of them
 
     A tile sees `receptive_radius` more pixels around it than it yields, so no cut shows.
     """
     sr = lr.new_empty(*lr.shape[:2], *(side * net.scale for side in lr.shape[2:]))
-    for core, y in _tiles(net, lr, tile):
+    for core, y in _tiles(net, lr, tile, progress):
         _part(sr, core, net.scale).copy_(y)
     return sr
 
 
 @torch.inference_mode()
-def super_resolve(net: Network, lr: Tensor, tile: tuple[int, int] | None = None) -> Tensor:
+def super_resolve(
+    net: Network, lr: Tensor, tile: tuple[int, int] | None = None, progress: Progress | None = None
+) -> Tensor:
     """Any LR image [N, 1 or 3, H, W] -> SR with as many channels, whatever the network works on, of the same type.
 
     float in [0, 1], or uint8 or uint16, which are rounded tile by tile so that no float image of the whole is made. A
@@ -41,25 +47,28 @@ def super_resolve(net: Network, lr: Tensor, tile: tuple[int, int] | None = None)
     gray = lr.shape[1] == 1
     shape = (*lr.shape[:2], *(side * net.scale for side in lr.shape[2:]))
     sr = torch.empty(shape, dtype=lr.dtype, device=lr.device, memory_format=torch.channels_last)  # as files have it
-    for core, y in _tiles(net, lr, tile):
+    for core, y in _tiles(net, lr, tile, progress):
         if net.channels == 3 and gray:
             y = gray_of(y)
         elif net.channels == 1 and not gray:
             near = _grown(core, 2, lr.shape[2:])  # what bicubic looks at
-            chroma = bicubic_up(rgb_to_ycbcr(as_float(_part(lr, near)).to(y.device))[:, 1:], net.scale)
+            chroma = bicubic_up(rgb_to_ycbcr(as_float(_part(lr, near)).to(y))[:, 1:], net.scale)
             y = ycbcr_to_rgb(torch.cat([y, _part(chroma, _within(core, near), net.scale)], dim=1))
         _part(sr, core, net.scale).copy_(as_type(y, lr.dtype))
     return sr
 
 
-def enlarge(net: Network, picture: Picture) -> Picture:
-    """The picture `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
-    colour, alpha = picture.colour, picture.alpha
+def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
+    """The image `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
+    colour, alpha = image.colour, image.alpha
     if alpha is not None:
         colour = _spread(colour, alpha, lr_radius(net) + 2)  # two pixels more, as alpha grows as well
         alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
-    sr = super_resolve(net, colour[:, None])[:, 0] if len(colour) == 4 else super_resolve(net, colour[None])[0]
-    return Picture(sr, alpha, picture.ending, picture.metadata)
+    if len(colour) == 4:
+        sr = super_resolve(net, colour[:, None], progress=progress)[:, 0]
+    else:
+        sr = super_resolve(net, colour[None], progress=progress)[0]
+    return ImageFile(sr, alpha, image.ending, image.metadata)
 
 
 def lr_radius(net: Network) -> int:
@@ -78,22 +87,21 @@ def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
         mean = F.avg_pool2d(pixels, 3, 1, 1) / weight.clamp(min=1e-6)
         pixels = torch.where(known > 0, pixels, mean)
         known = (weight > 0).float()
-    return as_type(pixels, colour.dtype)[0]
+    return as_type(pixels, colour.dtype)[0].to(colour.dtype)
 
 
 class Bicubic(Network):
     """MATLAB's bicubic as a network of no parameters: each channel by itself."""
 
-    channels, body_scale, receptive_radius, preprocess_radius = 1, 1, 0, 2
+    body_scale, receptive_radius, preprocess_radius = 1, 0, 2
 
     def __init__(self, scale: int):
-        super().__init__()
-        self.scale = scale
+        super().__init__(scale, channels=1)
 
     def preprocess(self, lr: Tensor) -> Tensor:
         return bicubic_up(lr, self.scale)
 
-    def body(self, x: Tensor, pad: bool = True) -> Tensor:
+    def body(self, x: Tensor) -> Tensor:
         return x
 
 
@@ -104,19 +112,18 @@ class SelfEnsemble(Network):
     """
 
     def __init__(self, net: Network):
-        super().__init__()
-        self.net = net
-        self.scale, self.channels, self.body_scale = net.scale, net.channels, net.body_scale
+        super().__init__(net.scale, net.channels)
+        self.net, self.body_scale = net, net.body_scale
         self.receptive_radius, self.preprocess_radius = net.receptive_radius, net.preprocess_radius
 
     def preprocess(self, lr: Tensor) -> Tensor:
         return self.net.preprocess(lr)
 
-    def body(self, x: Tensor, pad: bool = True) -> Tensor:
+    def body(self, x: Tensor) -> Tensor:
         results = []
         for turned in (False, True):
             for flips in ([], [2], [3], [2, 3]):
-                y = self.net.body((x.transpose(2, 3) if turned else x).flip(flips), pad).flip(flips)
+                y = self.net.body((x.transpose(2, 3) if turned else x).flip(flips)).flip(flips)
                 results.append(y.transpose(2, 3) if turned else y)
         return torch.stack(results).mean(0)
 
@@ -126,23 +133,41 @@ def gray_of(rgb: Tensor) -> Tensor:
     return (rgb_to_y(rgb) * 255 - 16) / 219
 
 
-def _tiles(net: Network, lr: Tensor, tile: tuple[int, int] | None) -> Iterator[tuple[list[slice], Tensor]]:
+def device_of(accelerator: str) -> torch.device:
+    """The device for trainer.accelerator, as Lightning takes it: auto, cpu, gpu, cuda or mps."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    kinds = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")} | {kind: (kind,) for kind in there}
+    if accelerator not in kinds:
+        raise UserError(f"trainer.accelerator={accelerator}: choose one of auto, cpu, gpu, cuda, mps")
+    for kind in kinds[accelerator]:
+        if there[kind]:
+            return torch.device(kind)
+    raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
+
+
+def _tiles(
+    net: Network, lr: Tensor, tile: tuple[int, int] | None, progress: Progress | None
+) -> Iterator[tuple[list[slice], Tensor]]:
     """Parts of the LR image and what the network makes of each, on the network's device."""
     device = next((parameter.device for parameter in net.parameters()), lr.device)
     sides = tile or (_TILE if device.type == "cpu" else _LARGE_TILE)
+    done, total = 0, lr.shape[2] * lr.shape[3]
     todo = _split([slice(0, side) for side in lr.shape[2:]], [max(1, side // net.scale) for side in sides])
     while todo:
         core = todo.pop()
+        rows, columns = (part.stop - part.start for part in core)
         try:
             y = _tile(net, lr, core, device)
         except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
-            rows, columns = (part.stop - part.start for part in core)
             if "memory" not in str(error) or rows * columns == 1:
                 raise
             halves = [rows - rows // 2, columns] if rows >= columns else [rows, columns - columns // 2]
             todo += _split(core, halves)
             continue
         yield core, y
+        done += rows * columns
+        if progress:
+            progress(done, total)
 
 
 def _split(whole: list[slice], sides: list[int]) -> list[list[slice]]:
@@ -159,10 +184,12 @@ def _tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> 
     seen = _grown(core, math.ceil(net.receptive_radius / body_input), lr.shape[2:])
     read = _grown(seen, net.preprocess_radius, lr.shape[2:])
     part = as_float(_part(lr, read).to(device))
+    dtype = next((parameter.dtype for parameter in net.parameters()), part.dtype)
+    part = part.to(torch.promote_types(torch.float32, dtype))  # bicubic in less precision would show
     if net.channels != part.shape[1]:
         part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_y(part)
     x = _part(net.preprocess(part), _within(seen, read), body_input)
-    return _part(net.body(x), _within(core, seen), net.scale)
+    return _part(net.body(x.to(dtype)).to(part.dtype), _within(core, seen), net.scale)
 
 
 def _grown(part: list[slice], margin: int, size: torch.Size) -> list[slice]:

@@ -3,15 +3,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run
 
-from srcnn.checkpoint import load_network
+from srcnn.errors import UserError
+from srcnn.export import export
+from srcnn.run.checkpoint import load_network
+from srcnn.run.cli import parse
 
 SIZES = [(19, 40), (33, 25), (4, 71)]  # none that it was exported or compared with
 
 
 @pytest.mark.parametrize("weights", ["srcnn_x3", "bare"])
-def test_onnx_and_pt2(weights: str, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore")
+def test_onnx_and_pt2(
+    weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
     onnxruntime = pytest.importorskip("onnxruntime")
     if weights == "bare":  # on luma, x2
         from srcnn.nets import ESPCN
@@ -20,10 +26,8 @@ def test_onnx_and_pt2(weights: str, tmp_path: Path) -> None:
         torch.save(ESPCN(scale=2, channels=1).state_dict(), tmp_path / "bare.pth")
         weights = "bare.pth"
     for format in ("onnx", "pt2"):
-        output = run(
-            "-m", "srcnn.export", f"ckpt_path={weights}", f"format={format}", f"output=net.{format}", cwd=tmp_path
-        )
-        assert "of torch on sizes" in output
+        export(parse("export", [f"ckpt_path={weights}", f"format={format}", f"output=net.{format}"]))
+        assert "of torch on sizes" in capsys.readouterr().out
     net, _ = load_network(weights if weights == "srcnn_x3" else tmp_path / weights)
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     known = session.get_modelmeta().custom_metadata_map
@@ -41,22 +45,32 @@ def test_onnx_and_pt2(weights: str, tmp_path: Path) -> None:
         torch.testing.assert_close(torch.from_numpy(sr), expected, atol=1e-5, rtol=0)
 
 
-def test_weights_alone(tmp_path: Path) -> None:
+def test_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     safetensors = pytest.importorskip("safetensors")
     own = load_network("srcnn_x3")[0].state_dict()
-    run("-m", "srcnn.export", "format=safetensors", cwd=tmp_path)
-    run("-m", "srcnn.export", "format=pth", "scale=3", cwd=tmp_path)
+    export(parse("export", ["format=safetensors"]))
+    export(parse("export", ["format=pth", "scale=3"]))
     assert {path.name for path in tmp_path.iterdir()} == {"srcnn_x3.safetensors", "srcnn_x3.pth"}
     with safetensors.safe_open(tmp_path / "srcnn_x3.safetensors", "pt") as file:
         assert file.metadata()["network"] == "SRCNN"
-        assert json.loads(file.metadata()["settings"])["scale"] == 3
+        assert json.loads(file.metadata()["arguments"])["scale"] == 3
+        assert json.loads(file.metadata()["run"])["overrides"][0] == "experiment=best"
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     bare = torch.load(tmp_path / "srcnn_x3.pth", weights_only=True)
     assert list(bare) == list(own)
     assert all(torch.equal(bare[key], own[key]) and torch.equal(tensors[key], own[key]) for key in own)
 
 
-def test_what_cannot_be_exported(tmp_path: Path) -> None:
-    assert "format=tflite: choose one of" in run("-m", "srcnn.export", "format=tflite", cwd=tmp_path, code=2)
-    assert "no such checkpoint" in run("-m", "srcnn.export", "ckpt_path=x.ckpt", cwd=tmp_path, code=2)
-    assert not list(tmp_path.iterdir())
+def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({}, "mine.pth")
+    for word, sentence in {
+        "format=tflite": "format=tflite: choose onnx, pt2, safetensors or pth",
+        "ckpt_path=x.ckpt": "x.ckpt: no such checkpoint",
+        f"output={tmp_path}": "a folder; name a file",
+        "ckpt_path=mine.pth": "holds no network's weights",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            export(parse("export", [word]))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.pth"]

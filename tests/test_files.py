@@ -1,3 +1,6 @@
+import os
+import stat
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from srcnn.errors import UserError
-from srcnn.files import list_images, read_image, write_image
+from srcnn.errors import RunError, UserError
+from srcnn.files import from_pillow, list_images, read_file, read_image, replacing, to_pillow, write_image
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -89,3 +92,106 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert [path.name for path in list_images(tmp_path)] == ["a.BMP", "b.png"]
+
+
+def test_pillow_and_tensors() -> None:
+    colours = torch.from_numpy(COLOURS.copy()).permute(2, 0, 1)
+    for image in (colours, colours / 255, colours.to(torch.float64) / 255, (colours.int() * 257).to(torch.uint16)):
+        assert np.array_equal(np.asarray(to_pillow(image)), COLOURS)
+        assert np.array_equal(np.asarray(to_pillow(image[:1])), COLOURS[..., 0])
+    for mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        image = Image.fromarray(COLOURS).convert(mode)
+        assert to_pillow(from_pillow(image)).tobytes() == image.tobytes()
+        assert to_pillow(from_pillow(image)).mode == mode
+
+
+def test_only_files_are_read(tmp_path: Path) -> None:
+    """A FIFO would keep us waiting for ever."""
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").mkdir()
+    (tmp_path / "c.png").symlink_to("nowhere")
+    for name, sentence in {"a": "not a file", "b": "a folder", "c": "dangling link", "d": "no such file"}.items():
+        with pytest.raises(UserError, match=sentence):
+            read_file(tmp_path / f"{name}.png")
+
+
+def test_only_files_are_replaced(tmp_path: Path) -> None:
+    write_image(tmp_path / "whole.png", torch.zeros(3, 4, 4, dtype=torch.uint8))
+    before = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "link.png").symlink_to("whole.png")
+    (tmp_path / "dangling.png").symlink_to("nowhere.png")
+    (tmp_path / "folder.png").mkdir()
+    os.mkfifo(tmp_path / "fifo.png")
+    there = {path.name: path.lstat() for path in tmp_path.iterdir()}
+    for name in ("link", "dangling", "folder", "fifo"):
+        with pytest.raises(UserError, match=f"{name}.png: a link, a folder or a device") as error:
+            write_image(tmp_path / f"{name}.png", torch.ones(3, 4, 4, dtype=torch.uint8))
+        assert error.value.code == 2
+    with pytest.raises(UserError, match="/dev/null"), replacing("/dev/null"):
+        pass
+    assert {path.name: path.lstat() for path in tmp_path.iterdir()} == there
+    assert (tmp_path / "whole.png").read_bytes() == before
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_replacing(tmp_path: Path) -> None:
+    """Permissions as open() gives them; nothing left behind by an error; a name as long as can be."""
+    path = tmp_path / "folder" / ("n" * 251 + ".txt")
+    for mode in (0o644, 0o640):
+        old = os.umask(0o777 - mode - 0o111 & 0o777)
+        try:
+            with replacing(path) as temporary:
+                temporary.write_text("first")
+        finally:
+            os.umask(old)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o644  # the second keeps what is there
+    with pytest.raises(ZeroDivisionError), replacing(path) as temporary:
+        temporary.write_text(str(1 / 0))
+    with pytest.raises(RunError, match=r"cannot be written \(No space left on device\)"), replacing(path):
+        Path("/dev/full").write_text("x")  # Linux: a device without room
+    assert path.read_text() == "first"
+    assert list(path.parent.iterdir()) == [path]
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match=r"file/x.png: cannot be written"):
+        write_image(tmp_path / "file" / "x.png", torch.zeros(3, 4, 4, dtype=torch.uint8))
+
+
+def test_temporaries_of_several_writers(tmp_path: Path) -> None:
+    """Of paths that share their first 100 letters, and of one path: each has a file of its own."""
+    paths = [tmp_path / f"{'n' * 150}{number % 4}.txt" for number in range(16)]
+    seen: set[Path] = set()
+    barrier = threading.Barrier(len(paths))
+
+    def write(path: Path) -> None:
+        with replacing(path) as temporary:
+            barrier.wait()
+            seen.add(temporary)
+            temporary.write_text(path.name)
+            barrier.wait()
+
+    threads = [threading.Thread(target=write, args=(path,)) for path in paths]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(seen) == 16
+    assert sorted(tmp_path.iterdir()) == sorted(set(paths))
+    assert all(path.read_text() == path.name for path in paths)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "bmp", "png"])
+def test_a_full_disk_leaves_no_half_image(ending: str, tmp_path: Path) -> None:
+    import resource
+    import signal
+
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 90, 90), dtype=np.uint8))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        with pytest.raises(RunError, match=rf"x.{ending}: cannot be written \(File too large\)"):
+            write_image(tmp_path / f"x.{ending}", image)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    assert not list(tmp_path.iterdir())

@@ -1,11 +1,10 @@
 import pytest
 import torch
 
-from srcnn import nets
 from srcnn.image import bicubic_up, shave
-from srcnn.nets import SRCNN, Network
+from srcnn.nets import NETWORKS, SRCNN, Network
 
-ZOO = [net for name in nets.__all__ if (net := getattr(nets, name)) is not Network]
+ZOO = list(NETWORKS.values())
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
@@ -21,9 +20,8 @@ def test_network(net_type: type[Network], channels: int, scale: int) -> None:
     assert x.shape[-1] * net.body_scale == 23 * scale
     torch.testing.assert_close(net.body(x), sr)
 
-    # Without padding: the inner part of the padded result.
-    inner = net.body(x, pad=False)
-    torch.testing.assert_close(inner, shave(sr, net.receptive_radius * net.body_scale))
+    # Of a training crop: the inner part of the result.
+    torch.testing.assert_close(net.body_of_crop(x), shave(sr, net.train_border))
 
     # receptive_radius is what a pixel looks at, no less and no more.
     x = torch.rand(1, channels, 41, 41).requires_grad_()

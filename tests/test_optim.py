@@ -2,18 +2,11 @@ import pytest
 import torch
 
 from srcnn.nets import SRCNN
-from srcnn.optim import Muon, schedule, sgd
+from srcnn.optim import Muon, Schedule, sgd
 
 
 def rates(total: int, **settings) -> list[float]:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    scheduler = schedule(optimizer, total, **settings)
-    values = []
-    for _ in range(total):
-        values.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        scheduler.step()
-    return values
+    return [Schedule(**settings)(step, total) for step in range(total)]
 
 
 def test_schedules() -> None:

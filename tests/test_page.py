@@ -13,7 +13,7 @@ from conftest import needs, run
 
 from srcnn.data.leaves import dead_leaves
 from srcnn.files import write_image
-from srcnn.plot import Line, plot
+from srcnn.report.plots import Line, plot
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +43,13 @@ def open_page(browser: Any, path: Path, width: int = 1280, scheme: str = "light"
 def test_a_report_tells_how_it_came_about(trained: Path) -> None:
     text = (trained / "report.html").read_text()
     assert "python train.py data=folder" in text
-    assert re.search(r"python -m srcnn\.evaluate &#39;?ckpt_path=.*weights\.pth|ckpt_path=.*weights\.pth", text)
-    assert "<td>optim.lr</td>" in text
+    assert re.search(r"python -m srcnn\.evaluate .*ckpt_path=.*best\.ckpt", text)
+    assert ">optim.lr</td>" in text
     assert "protocol <b>authors</b>" in text.lower()
     assert "PSNR on the validation images" in text
     assert "Training loss" in text
     assert "TPAMI" not in text  # no figure of the paper's for these images
-    assert "http" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "http" not in re.sub(r"http://www\.w3\.org/(2000/svg|1999/xlink)", "", text)
 
 
 def test_names_are_text_and_a_large_set_is_bounded(trained: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_slider_and_keys(browser: Any, trained: Path) -> None:
 
     def transforms() -> set[str]:
         found = stage.locator(".pane img").evaluate_all("images => images.map(image => image.style.transform)")
-        assert len(found) == 3
+        assert len(found) == 4
         return set(found)
 
     cut.focus()
@@ -122,6 +122,12 @@ def test_slider_and_keys(browser: Any, trained: Path) -> None:
     )
     page.keyboard.press("g")
     assert not truth.is_visible()
+
+    page.keyboard.press("g")
+    page.keyboard.press("l")  # the LR takes the ground truth's place
+    assert card.locator(".lr").is_visible() and not truth.is_visible()
+    page.keyboard.press("l")
+    assert not card.locator(".lr").is_visible()
 
     before = transforms()
     assert len(before) == 1
@@ -201,18 +207,20 @@ def test_a_sweeps_page(browser: Any, sweep: tuple[Path, str]) -> None:
         "Validation PSNR, dB over data.batch_size", "Validation PSNR, dB over optim.lr",
         "PSNR on the validation images, dB over step",
     ]  # fmt: skip
-    assert page.locator("svg").nth(0).locator("circle").count() == 4
-    assert page.locator("svg").nth(2).locator("polyline").count() == 5  # four runs and bicubic
+    colours = page.locator("svg").nth(2).evaluate("plot => plot.outerHTML.match(/var\\(--(c\\d|soft)\\)/g)")
+    assert {f"var(--c{number})" for number in range(4)} | {"var(--soft)"} <= set(colours)  # four runs and bicubic
+    assert "checkpoints/best.ckpt" in page.locator(".tile").first.inner_text()
     assert not faults
     page.locator("table a").first.click()
     assert page.locator(".card").count() == 8
 
 
 def test_plots_take_what_comes() -> None:
-    """One point, equal values, words on the axis, decades."""
-    assert plot([Line("a", [(1, 30.0)])], "x", "y").count("<circle") == 1
+    """One point, equal values, words on the axis, decades, long curves, and names that are not HTML."""
+    assert "<use" in plot([Line("a", [(1, 30.0)])], "x", "y")
     assert "two" in plot([Line("a", [(0, 1.0), (1, 2.0)])], "x", "y", categories=["one", "two"])
-    log = plot([Line("<a>", [(1e-4, 1.0), (1e-1, 2.0)])], "x", "y", log_x=True)
-    assert "0.001" in log and "<a>" not in log
-    thousand = plot([Line("a", [(i, float(i % 7)) for i in range(100_000)])], "x", "y")
-    assert len(thousand) < 20_000
+    log = plot([Line("<a>", [(1e-4, 1.0), (1e-1, 2.0)])], "x", "<y>", log_x=True, labels=True)
+    assert "<a>" not in log and "<y>" not in log and 'role="img"' in log
+    curve = [Line("a", [(i, float(i % 7)) for i in range(100_000)])]
+    assert len(plot(curve, "x", "y")) < 60_000
+    assert plot(curve, "x", "y") == plot(curve, "x", "y")

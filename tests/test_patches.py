@@ -7,6 +7,7 @@ from torch import Tensor
 
 from srcnn.data.patches import Patches
 from srcnn.data.sets import find_images
+from srcnn.errors import UserError
 from srcnn.files import read_image
 from srcnn.image import modcrop
 
@@ -99,7 +100,7 @@ def test_a_set_beyond_memory_is_a_map() -> None:
 
 
 def test_all_images_too_small() -> None:
-    with pytest.raises(ValueError, match="smaller than a patch of 96x96"):
+    with pytest.raises(UserError, match="patch_size=96: every training image is smaller"):
         make(patch_size=96)
 
 

@@ -15,12 +15,16 @@ import torch
 from conftest import ROOT, read_csv, run
 from PIL import Image, ImageCms
 
-from srcnn.checkpoint import load_network
+import predict
 from srcnn.data.leaves import dead_leaves
-from srcnn.files import Picture, read_picture, write_image, write_picture
+from srcnn.enlarge_files import Records, find_jobs
+from srcnn.errors import UserError
+from srcnn.files import ImageFile, read_file, read_image, write_file, write_image
 from srcnn.image import bicubic_down, bicubic_up, modcrop, to_uint8
 from srcnn.nets import SRCNN
-from srcnn.upscale import Bicubic, SelfEnsemble, enlarge, gray_of, super_resolve, upscale
+from srcnn.run.checkpoint import load_network, save_weights
+from srcnn.run.cli import parse
+from srcnn.upscale import gray_of
 
 COLOUR = Image.fromarray(dead_leaves(1, 36, seed=3)[0].permute(1, 2, 0).numpy()[:24])
 ALPHA = Image.fromarray(np.kron(np.array([[0, 255, 90], [255, 0, 255]], np.uint8), np.ones((12, 12), np.uint8)))
@@ -31,6 +35,16 @@ def with_alpha(mode: str) -> Image.Image:
     image = COLOUR.convert("RGB" if mode == "RGBA" else "L")
     image.putalpha(ALPHA)
     return image
+
+
+def enlarged(folder: Path, *words: str) -> int:
+    """predict.py with these settings in a folder; its exit code."""
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return predict.predict(parse("predict", words))
+    finally:
+        os.chdir(before)
 
 
 EXIF = Image.Exif()
@@ -69,7 +83,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, image, options, *_ in KINDS:
         image.save(cwd / "in" / name, **options)
     COLOUR.save(cwd / "in" / "a_png.jpg", "PNG")
-    run("predict.py", "input=in", "output=out", cwd=cwd)
+    assert enlarged(cwd, "input=in", "output=out") == 0
     return cwd
 
 
@@ -130,63 +144,7 @@ def test_kind(kinds: Path, name: str, image: Image.Image, options: dict, ending:
 def test_content_decides_not_the_name(kinds: Path) -> None:
     with Image.open(kinds / "out" / "a_png_x3.png") as larger:
         assert (larger.format, larger.size) == ("PNG", (108, 72))
-    assert len(list((kinds / "out").iterdir())) == len(KINDS) + 1
-
-
-def test_hidden_colour_does_not_bleed() -> None:
-    """Red pixels of a white one's picture are transparent: no pixel that shows gets red."""
-    colour = torch.full((3, 20, 20), 255, dtype=torch.uint8)
-    colour[1:, 8:] = 0
-    alpha = torch.full((1, 20, 20), 255, dtype=torch.uint8)
-    alpha[:, 8:] = 0
-    net, _ = load_network(None)
-    white = enlarge(net, Picture(torch.full((3, 20, 20), 255, dtype=torch.uint8)))
-    larger = enlarge(net, Picture(colour, alpha))
-    shows = larger.alpha[0] > 0
-    assert (larger.colour.int() - white.colour.int()).abs().amax(0)[shows].max() <= 2
-
-
-def test_gray_comes_back_gray() -> None:
-    gray = 0.3 + 0.4 * torch.rand(1, 1, 20, 20)
-    for channels in (1, 3):
-        sr = super_resolve(SRCNN(channels=channels, init="identity"), gray)
-        torch.testing.assert_close(sr, bicubic_up(gray, 3), atol=1e-5, rtol=0)
-
-
-def test_integers_are_rounded_floats() -> None:
-    torch.manual_seed(0)
-    for channels in (1, 3):
-        net = SRCNN(channels=channels)
-        lr = torch.randint(256, (1, 3, 50, 70), dtype=torch.uint8)
-        expected = to_uint8(super_resolve(net, lr.float() / 255))
-        assert torch.equal(super_resolve(net, lr), expected)
-        deep = super_resolve(net, (lr.int() * 257).to(torch.uint16))
-        assert (deep.int() / 257 - expected.int()).abs().max() <= 0.51
-
-
-def test_memory_that_runs_out_makes_smaller_tiles() -> None:
-    class Small(SRCNN):
-        def body(self, x: torch.Tensor, pad: bool = True) -> torch.Tensor:
-            if x[0, 0].numel() > 1500:
-                raise torch.OutOfMemoryError("CUDA out of memory.")
-            return super().body(x, pad)
-
-    torch.manual_seed(0)
-    net, lr = Small(), torch.rand(1, 3, 40, 30)
-    whole = SRCNN()
-    whole.load_state_dict(net.state_dict())
-    torch.testing.assert_close(upscale(net, lr), upscale(whole, lr), atol=1e-6, rtol=0)
-
-
-def test_self_ensemble_is_the_mean_over_orientations() -> None:
-    torch.manual_seed(0)
-    net, lr = SRCNN(), torch.rand(1, 3, 9, 7)
-    with torch.no_grad():
-        turned = [[lr.rot90(k, (2, 3)), lr.rot90(k, (2, 3)).flip(2)] for k in range(4)]
-        results = [(net(a).rot90(-k, (2, 3)), net(b).flip(2).rot90(-k, (2, 3))) for k, (a, b) in enumerate(turned)]
-    mean = torch.stack([result for pair in results for result in pair]).mean(0)
-    torch.testing.assert_close(upscale(SelfEnsemble(net), lr), mean)
-    torch.testing.assert_close(upscale(Bicubic(4), lr[:, :1]), bicubic_up(lr[:, :1], 4))
+    assert len(list((kinds / "out").glob("*_x3.*"))) == len(KINDS) + 1
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -196,13 +154,13 @@ def test_16_bits_stay(ending: str, channels: int, tmp_path: Path) -> None:
     deep = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (channels, 9, 7), dtype=np.uint16))
     colours = channels - (channels + 1) % 2
     alpha = deep[colours:] if colours < channels else None
-    write_picture(tmp_path / f"deep{ending}", Picture(deep[:colours], alpha))
-    back = read_picture(tmp_path / f"deep{ending}")
+    write_file(tmp_path / f"deep{ending}", ImageFile(deep[:colours], alpha))
+    back = read_file(tmp_path / f"deep{ending}")
     assert torch.equal(back.colour, deep[:colours])
     assert (back.alpha is None) == (alpha is None)
     assert alpha is None or torch.equal(back.alpha, alpha)
-    run("predict.py", f"input=deep{ending}", cwd=tmp_path)
-    larger = read_picture(tmp_path / f"deep_x3{ending}")
+    assert enlarged(tmp_path, f"input=deep{ending}") == 0
+    larger = read_file(tmp_path / f"deep_x3{ending}")
     assert larger.colour.dtype == torch.uint16
     assert larger.colour.shape == (colours, 27, 21)
     assert len(np.unique(larger.colour.numpy() & 255)) > 100
@@ -265,42 +223,182 @@ def test_a_thousand_files_ten_of_them_broken(thousand: Path, tmp_path: Path) -> 
     assert "dangling.png: no such file (a dangling link)" in output
     assert "bomb.png: 50000x50000 pixels; at most" in output
     assert "Traceback" not in output
-    assert not list(out.rglob(".*"))
+    assert {path.name for path in out.rglob(".*") if path.suffix != ".part"} == {".srcnn.jsonl"}
 
 
-def test_two_processes_share_a_folder(thousand: Path, tmp_path: Path) -> None:
+def test_processes_share_a_folder(thousand: Path, tmp_path: Path) -> None:
+    """As torchrun and srun tell them their ranks; without torch.distributed."""
     shutil.rmtree(thousand / "below")
-    settings = ["input=in", "output=out", "trainer.devices=2", "trainer.accelerator=cpu"]
-    output = run("predict.py", *settings, cwd=tmp_path, code=1, env={"OMP_NUM_THREADS": "1"})
+    done, failed = 0, 0
+    for number, names in enumerate([("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")]):
+        env = dict(zip(names, (str(number), "2"), strict=True))
+        output = run("predict.py", "input=in", "output=out", cwd=tmp_path, code=1, env=env)
+        assert f"(process {number} of 2)" in output
+        done += int(output.split(" of 25", 1)[0].rsplit("\n", 1)[-1])
+        failed += int(output.split("not done, ")[1].split(":")[0])
+    assert (done, failed) == (496, 9)
     assert len(list((tmp_path / "out").rglob("*_x3.*"))) == 496
-    assert "496 of 505 images enlarged" in output
-    assert "not done, 9:" in output
+    refused = run("predict.py", "input=in", "reference=in", cwd=tmp_path, code=2, env={"RANK": "0", "WORLD_SIZE": "2"})
+    assert "reference= compares all images in one process" in refused
 
 
-def test_globs_single_files_and_what_is_there(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png", "c.jpg"):
-        write_image(tmp_path / "in" / name, dead_leaves(1, 12, seed=0)[0])
-    run("predict.py", "input=in/*.png", cwd=tmp_path)
-    assert "0 of 2 images enlarged x3, 2 were there already" in run("predict.py", "input=in/*.png", cwd=tmp_path)
-    assert {path.name for path in (tmp_path / "in").glob("*_x3*")} == {"a_x3.png", "b_x3.png"}
-    run("predict.py", "input=in/c.jpg", "output=c.webp", "self_ensemble=true", cwd=tmp_path)
+def small(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        write_image(folder / name, dead_leaves(1, 12, seed=number)[0])
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*_x*.*")}
+
+
+def test_globs_single_files_and_what_is_there(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    small(tmp_path / "in", "a.png", "b.png", "c.jpg")
+    enlarged(tmp_path, "input=in/*.png")
+    capsys.readouterr()
+    enlarged(tmp_path, "input=in/*.png")
+    assert "0 of 2 images enlarged x3, 2 were there already; in in, by srcnn_x3" in capsys.readouterr().out
+    assert names(tmp_path / "in") == {"a_x3.png", "b_x3.png"}
+    enlarged(tmp_path, "input=in/c.jpg", "output=c.webp", "self_ensemble=true")
+    assert capsys.readouterr().out == "c.webp, 36x36, by srcnn_x3\n"
     with Image.open(tmp_path / "c.webp") as image:
         assert (image.format, image.size) == ("WEBP", (36, 36))
     written = os.stat(tmp_path / "in" / "a_x3.png").st_mtime_ns
-    run("predict.py", "input=in/*.png", "overwrite=true", cwd=tmp_path)
+    enlarged(tmp_path, "input=in/*.png", "overwrite=true")
     assert os.stat(tmp_path / "in" / "a_x3.png").st_mtime_ns > written
-    refused = run("predict.py", "input=in/a.png", "max_pixels=100", cwd=tmp_path, code=2)
-    assert "a.png: 12x12 pixels; at most 100 are trusted (max_pixels=)" in refused
+    with pytest.raises(UserError, match=r"a.png: 12x12 pixels; at most 100 are trusted \(max_pixels=\)"):
+        enlarged(tmp_path, "input=in/a.png", "max_pixels=100")
 
 
-def test_scores_against_references(images: Path, tmp_path: Path) -> None:
+def test_a_file_is_named_alone(tmp_path: Path) -> None:
+    small(tmp_path, "photo (1) ü.png")
+    assert "photo (1) ü_x2.png, 24x24, by srcnn_x2" in run("predict.py", "photo (1) ü.png", "scale=2", cwd=tmp_path)
+    assert "settings are key=value" in run("predict.py", "absent.png", cwd=tmp_path, code=2)
+
+
+def test_own_results_are_no_inputs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Wherever they were written and at whatever scale; a user's own file of such a name is one."""
+    small(tmp_path / "in", "a.bmp", "logo_x3.png", ".hidden/b.png")
+    enlarged(tmp_path, "input=in")
+    first = {"a_x3.bmp", "logo_x3.png", "logo_x3_x3.png"}
+    assert names(tmp_path / "in") == first
+    enlarged(tmp_path, "input=in", "scale=2")
+    assert names(tmp_path / "in") == first | {"a_x2.bmp", "logo_x3_x2.png"}
+    enlarged(tmp_path, "input=in", "output=in/larger")
+    assert names(tmp_path / "in" / "larger") == {"a_x3.bmp", "logo_x3_x3.png"}
+    capsys.readouterr()
+    enlarged(tmp_path, "input=in", "output=out")
+    assert names(tmp_path / "out") == {"a_x3.bmp", "logo_x3_x3.png"}
+    assert "2 of 2 images enlarged x3; in out, by srcnn_x3" in capsys.readouterr().out
+    shutil.copytree(tmp_path / "in", tmp_path / "copied", copy_function=shutil.copyfile)  # with other times
+    assert len(find_jobs(str(tmp_path / "copied"), None, 3, Records()).jobs) == 2
+    small(tmp_path / "in", "a_x3.bmp")  # edited since: now the user's
+    assert len(find_jobs(str(tmp_path / "in"), None, 3, Records()).jobs) == 3
+
+
+def test_results_of_other_weights_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    small(tmp_path / "in", "a.png", "b.png")
+    small(tmp_path / "out", "b_x3.png")  # nobody knows whose
+    theirs = (tmp_path / "out" / "b_x3.png").read_bytes()
+    words = ["input=in", "output=out"]
+    assert enlarged(tmp_path, *words) == 0
+    output = capsys.readouterr().out
+    assert "1 of 2 images enlarged x3, 1 left alone; in out" in output
+    assert "b_x3.png: is there already, and not as srcnn made it; overwrite=true replaces it" in output
+    before = (tmp_path / "out" / "a_x3.png").read_bytes()
+    net = SRCNN(init="identity")
+    save_weights(tmp_path / "mine.pth", net, {"scale": 3}, {})
+    enlarged(tmp_path, *words, "ckpt_path=mine.pth")
+    assert "1 of 2 images enlarged x3, 1 in the place of earlier results, 1 left" in capsys.readouterr().out
+    assert (tmp_path / "out" / "a_x3.png").read_bytes() != before
+    enlarged(tmp_path, *words, "ckpt_path=mine.pth")
+    assert "0 of 2 images enlarged x3, 1 were there already, 1 left alone" in capsys.readouterr().out
+    small(tmp_path / "in", "b.png", "a.png")  # other images now
+    enlarged(tmp_path, *words, "ckpt_path=mine.pth")
+    assert "1 of 2 images enlarged x3, 1 in the place" in capsys.readouterr().out
+    assert (tmp_path / "out" / "b_x3.png").read_bytes() == theirs
+    enlarged(tmp_path, *words, "overwrite=true")
+    assert (tmp_path / "out" / "b_x3.png").read_bytes() != theirs
+
+
+def test_a_result_is_never_written_over_an_input(tmp_path: Path) -> None:
+    small(tmp_path, "logo.png", "logo_x3.png")
+    theirs = (tmp_path / "logo_x3.png").read_bytes()
+    enlarged(tmp_path, f"input={tmp_path}", "overwrite=true")
+    assert (tmp_path / "logo_x3.png").read_bytes() == theirs
+    assert names(tmp_path) == {"logo_x3.png", "logo_x3_x3.png"}
+    with pytest.raises(UserError, match="is there already"):
+        enlarged(tmp_path, "input=logo.png")
+    for name in ("a.gif", "a.png"):
+        small(tmp_path / "in", name)
+    enlarged(tmp_path, "input=in/*.gif", "output=out")
+    enlarged(tmp_path, "input=in/*.png", "output=out")  # named as the one before, which stays
+    assert read_image(tmp_path / "out" / "a_x3.png").shape == (3, 36, 36)
+    assert Records().of(tmp_path / "out" / "a_x3.png")["source"] == "a.gif"
+    enlarged(tmp_path, "input=in", "output=out")
+    assert names(tmp_path / "out") == {"a_x3.png", "a.gif_x3.png", "a.png_x3.png"}
+
+
+def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    small(tmp_path / "in", "a.png", "b.png")
+    (tmp_path / "in" / "photo.heic").touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "in" / "b.png")
+    for words, sentence in {
+        ("input=in/a.png", "output=out.xyz"): "output=out.xyz: .xyz is no image format",
+        ("input=in/a.png", "output=in/a.png"): "is the input itself",
+        ("input=in/a.png", "output=link.png"): "link.png: a link, a folder or a device",
+        ("input=in/a.png", "output=/dev/null"): "/dev/null is a file; name a folder",
+        ("input=in", "output=out.png"): "one file for what may be many",
+        ("input=in", "output=in/a.png/below"): "in/a.png is a file; name a folder",
+        ("input=nowhere",): "no such file or folder",
+        ("input=in", "reference=nowhere"): "reference=nowhere: no such folder",
+        ("input=in", "trainer.accelerator=tpu"): "trainer.accelerator=tpu: choose",
+    }.items():
+        with pytest.raises(UserError, match=sentence):
+            enlarged(tmp_path, *words)
+    assert read_image(tmp_path / "in" / "b.png").shape == (3, 12, 12)
+    assert not names(tmp_path)
+    capsys.readouterr()
+    assert enlarged(tmp_path, "input=in", "output=results.v2") == 0
+    assert "not read: 1 .heic; convert them" in capsys.readouterr().out
+    assert names(tmp_path / "results.v2") == {"a_x3.png", "b_x3.png"}
+
+
+def test_a_record_that_is_damaged(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Without it a file that is there is left alone; a line that is cut off costs no other."""
+    small(tmp_path / "in", "a.png", "b.png")
+    enlarged(tmp_path, "input=in", "output=out")
+    record = tmp_path / "out" / ".srcnn.jsonl"
+    first, second = record.read_text().strip().splitlines()
+    for text, done in ((f"{first}\n{second[:-20]}", 1), (f"{first[:-20]}\n{second}", 1), ("\0[]\n3\n{}\n", 0)):
+        record.write_text(text)
+        capsys.readouterr()
+        assert enlarged(tmp_path, "input=in", "output=out") == 0
+        assert f"{2 - done} left alone" in capsys.readouterr().out
+
+
+def test_scores_against_references(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """As `evaluate` gives them under protocol basicsr."""
     for path in images.iterdir():
-        hr = modcrop(read_picture(path).colour[None] / 255, 3)
+        hr = modcrop(read_file(path).colour[None] / 255, 3)
         write_image(tmp_path / "lr" / path.name, to_uint8(bicubic_down(hr, 3))[0])
-    run("predict.py", "input=lr", "output=sr", f"reference={images}", cwd=tmp_path)
+    words = ("input=lr", "output=sr", f"reference={images}")
+    assert enlarged(tmp_path, *words) == 0
     run("-m", "srcnn.evaluate", f"data.test=[{images}]", "protocol=basicsr", "output=s", cwd=tmp_path)
     columns = ("image", "psnr", "ssim", "bicubic_psnr", "bicubic_ssim")
     rows = [[row[key] for key in columns] for row in read_csv(tmp_path / "sr" / "scores.csv")]
     assert rows == [[row[key] for key in columns] for row in read_csv(tmp_path / "s" / "scores.csv")]
     assert (tmp_path / "sr" / "comparison.png").is_file()
+    # Done again, what is there already is scored as well; and scores of a part do not replace those of the whole.
+    before = (tmp_path / "sr" / "scores.csv").read_text()
+    for name in ("image1", "image2"):
+        (tmp_path / "sr" / f"{name}_x3.png").unlink()
+    assert enlarged(tmp_path, *words) == 0
+    assert (tmp_path / "sr" / "scores.csv").read_text() == before
+    (tmp_path / "lr" / "image1.png").write_bytes(b"")
+    (tmp_path / "sr" / "image1_x3.png").unlink()
+    capsys.readouterr()
+    assert enlarged(tmp_path, *words) == 1
+    assert "scores.csv is left as it is" in capsys.readouterr().out
+    assert (tmp_path / "sr" / "scores.csv").read_text() == before
+    with pytest.raises(UserError, match=r"no image files to enlarge in .* but results"):  # comparison.png is one
+        find_jobs(str(tmp_path / "sr"), None, 3, Records())

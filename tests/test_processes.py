@@ -12,16 +12,15 @@ from conftest import ROOT, read_csv, run
 from test_resume import assert_same_run, state
 from test_survival import start, wait_for
 
-from srcnn.checkpoint import newest_checkpoint
-from srcnn.config import compose_checked
-from srcnn.errors import UserError
+from srcnn.run.checkpoint import newest_checkpoint, read_checkpoint
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is one processor core")
 
 
 @pytest.fixture(scope="module")
 def settings(tiny: list[str]) -> list[str]:
-    return [*tiny, "trainer.devices=2", "trainer.max_epochs=4", "callbacks.guard.every_n_steps=2"]
+    return [*tiny, "trainer.devices=2", "trainer.max_epochs=4", "callbacks.guard.every_n_steps=2",
+            "trainer.precision=32-true"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +52,15 @@ def test_ranks_hold_the_same_weights(tiny: list[str], tmp_path: Path) -> None:
         f"""
 import sys; sys.path.insert(0, {str(ROOT)!r})
 import lightning as L, torch
-from srcnn.config import compose_checked, new_data, new_network
-from train import new_module
-cfg = compose_checked("train", {tiny!r})
-net = new_network(cfg)
+from srcnn.data.datamodule import SRDataModule
+from srcnn.lit_module import SuperResolution
+from srcnn.metrics import PROTOCOLS
+from srcnn.nets import SRCNN
+net = SRCNN()
+data = SRDataModule(net, train_dir={tiny[1].partition("=")[2]!r}, test=[{tiny[1].partition("=")[2]!r}], hold_out=2, batch_size=8)
 trainer = L.Trainer(accelerator="cpu", devices=2, max_epochs=1, logger=False, enable_checkpointing=False)
-trainer.fit(new_module(cfg, net), new_data(cfg, net))
+module = SuperResolution(net, PROTOCOLS["authors"], torch.nn.MSELoss(), torch.optim.Adam(net.parameters()))
+trainer.fit(module, data)
 torch.save(net.state_dict(), f"rank{{trainer.global_rank}}.pt")
 """
     )
@@ -99,14 +101,13 @@ def test_torchrun(settings: list[str], two: Path, tmp_path: Path) -> None:
     assert_same_run(two, tmp_path / "run")
 
 
-def test_torchrun_without_a_folder(tiny: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
-    with pytest.raises(UserError, match=r"under torchrun every process has to know the run's folder"):
-        compose_checked("train", tiny)
+def test_torchrun_without_a_folder(tiny: list[str], tmp_path: Path) -> None:
+    output = run("train.py", *tiny, cwd=tmp_path, code=2, env={"TORCHELASTIC_RUN_ID": "1"})
+    assert "under torchrun every process has to know the run's folder" in output
 
 
 def test_a_queue_announces_the_end(tiny: list[str], tmp_path: Path) -> None:
-    """SLURM's signal: saved and queued again by Lightning's plugin; the same command then goes on."""
+    """SLURM's signal: saved and queued again; the same command then goes on, and the best weights are tested."""
     (tmp_path / "bin").mkdir()
     scontrol = tmp_path / "bin" / "scontrol"
     scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/queued\n')
@@ -131,10 +132,14 @@ def test_a_queue_announces_the_end(tiny: list[str], tmp_path: Path) -> None:
     wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)
     process.send_signal(signal.SIGUSR1)
     process.communicate()
+    assert process.returncode == 128 + signal.SIGUSR1
     assert (tmp_path / "queued").read_text() == "requeue 77\n"
-    assert (tmp_path / "run" / "hpc_ckpt_1.ckpt").exists()
     saved = newest_checkpoint(tmp_path / "run")
-    assert saved
-    epochs = f"trainer.max_epochs={saved[1] // 7 + 2}"
-    output = run("train.py", *tiny, epochs, "hydra.run.dir=run", "resume=auto", cwd=tmp_path, env=slurm)
-    assert f"after step {saved[1]}" in output
+    assert saved and {path.name for path in (tmp_path / "run").glob("**/*.ckpt")} <= {
+        "last.ckpt", "best.ckpt", *(f"epoch_{number:04}.ckpt" for number in range(400)),
+    }  # fmt: skip
+    command[3:] = [*tiny, f"trainer.max_epochs={saved[1] // 7 + 2}", "hydra.run.dir=run", "resume=auto"]
+    assert f"after step {saved[1]}" in run("train.py", *command[3:], cwd=tmp_path, env=slurm)
+    best, shipped = (read_checkpoint(tmp_path / "run" / name) for name in ("checkpoints/best.ckpt", "weights.pth"))
+    for key, value in shipped["state_dict"].items():  # the best weights were tested, not those at the signal
+        assert torch.equal(value, best["state_dict"][f"net.{key}"])

@@ -54,6 +54,7 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], tiny: list[str], 
     assert "bit for bit" not in output
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "halves"}
+    assert "max_epochs: 4" in (tmp_path / "halves" / "config.yaml").read_text()
 
 
 def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_path: Path) -> None:
@@ -63,13 +64,13 @@ def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_pat
     output = run("train.py", "resume=run/checkpoints/last.ckpt", *settings, cwd=tmp_path)
     assert "optim.lr: 0.0001 -> 0.003" in output
     assert "data.batch_size: 8 -> 16" in output
-    assert "so not bit for bit the run it was: data.batch_size, optim.lr changed" in output
+    assert "so not bit for bit the run it was: " in output
     rows = [row for row in read_csv(tmp_path / "run" / "metrics.csv") if row["train/lr"]]
-    assert {float(row["train/lr"]) for row in rows if int(row["step"]) < 14} == {1e-4}
-    assert {float(row["train/lr"]) for row in rows if int(row["step"]) >= 14} == {3e-3}
+    rates = [float(row["train/lr"]) for row in rows]
+    assert rates == pytest.approx([1e-4] * 14 + [3e-3] * 4)
     assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["lr"] == 3e-3
     assert state(tmp_path / "run")["global_step"] == 14 + 4
-    assert state(tmp_path / "run")["srcnn"]["values"]["data.train_dir"] == tiny[1].partition("=")[2]
+    assert state(tmp_path / "run")["run"]["values"]["data.train_dir"] == tiny[1].partition("=")[2]
 
 
 def test_a_moved_run_keeps_its_best(trained: Path, tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_a_moved_run_keeps_its_best(trained: Path, tmp_path: Path) -> None:
     assert state(tmp_path / "a b,[c]=d", "best")["global_step"] == 14
     assert state(tmp_path / "a b,[c]=d")["global_step"] == 21
     scores = json.loads((tmp_path / "a b,[c]=d" / "scores.json").read_text())
-    assert scores["val_psnr"] == state(trained, "best")["srcnn"]["val_psnr"]
+    assert scores["val_psnr"] == state(trained, "best")["run"]["val_psnr"]
 
 
 def test_another_branch_has_a_best_of_its_own(trained: Path, tmp_path: Path) -> None:
@@ -89,18 +90,18 @@ def test_another_branch_has_a_best_of_its_own(trained: Path, tmp_path: Path) -> 
     folder = tmp_path / "run" / "checkpoints"
     assert (folder / "best_of_step_14.ckpt").read_bytes() == (trained / "checkpoints" / "best.ckpt").read_bytes()
     scores = json.loads((tmp_path / "run" / "scores.json").read_text())
-    assert scores["val_psnr"] == state(tmp_path / "run", "best")["srcnn"]["val_psnr"]
+    assert scores["val_psnr"] == state(tmp_path / "run", "best")["run"]["val_psnr"]
     assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["betas"] == (0.5, 0.9)
 
 
 def test_classes_are_said_again(tiny: list[str], tmp_path: Path) -> None:
     """The same command goes on with added keys and a class of the user's; the file alone does not lead to a class."""
     schedule = [f"+scheduler.schedule.{key}" for key in ("_target_=torch.optim.lr_scheduler.ExponentialLR",
-                                                         "_partial_=true", "gamma=0.9")]  # fmt: skip
+                                                         "gamma=0.9")]  # fmt: skip
     command = ["train.py", *tiny, *schedule, "hydra.run.dir=run", "resume=auto"]
     run(*command, "trainer.max_steps=3", cwd=tmp_path)
     refused = run("train.py", "resume=run/checkpoints/last.ckpt", "trainer.max_steps=5", cwd=tmp_path, code=2)
-    assert "scheduler.schedule._target_=torch.optim.lr_scheduler.ExponentialLR: say so again" in refused
+    assert "scheduler.schedule._target_=torch.optim.lr_scheduler.ExponentialLR: type it again" in refused
     assert "after step 3" in run(*command, "trainer.max_steps=5", cwd=tmp_path)
     assert state(tmp_path / "run")["lr_schedulers"][0]["_last_lr"] == pytest.approx([1e-4 * 0.9**5])
 
@@ -111,9 +112,8 @@ def test_classes_are_said_again(tiny: list[str], tmp_path: Path) -> None:
         (["model=espcn"], "resume goes on with the same network"),
         (["model.widths=[8,8]"], "resume goes on with the same network"),
         (["scale=2"], "resume goes on with the same network"),
-        (["optim=sgd"], "resume goes on with the state of the same optim"),
+        (["optim=sgd"], "resume goes on with the state of the same optimiser"),
         (["init_from=x.ckpt"], "resume and init_from exclude each other"),
-        (["experiment=fast"], "resume takes its settings from the checkpoint"),
         ([], "this run has done its 2 epochs"),
         (["-m", "trainer.max_epochs=3,4"], "resume continues one run"),
     ],
@@ -139,10 +139,9 @@ def test_checkpoints_hold_plain_data(trained: Path) -> None:
     checkpoint = state(trained)
     plain = {dict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
     assert {t.__name__ for t in types(checkpoint) - plain} <= {"OrderedDict"}
-    assert "_target_" not in str(checkpoint["srcnn"])
-    assert set(checkpoint["srcnn"]["choices"]) == {
-        "data", "model", "loss", "optim", "scheduler", "trainer", "callbacks",
-    }  # fmt: skip
-    assert not any(
-        key.startswith(("trainer.accelerator", "data.root", "output_dir")) for key in checkpoint["srcnn"]["values"]
-    )
+    assert (checkpoint["network"], checkpoint["arguments"]["kernels"]) == ("SRCNN", [9, 1, 5])
+    saved = checkpoint["run"]
+    assert saved["classes"]["optim"] == "torch.optim.Adam"
+    assert "trainer.max_epochs=2" in saved["overrides"]
+    assert not any("_target_" in key for key in saved["values"])
+    assert not any(key.startswith(("trainer.accelerator", "data.root", "output_dir")) for key in saved["values"])

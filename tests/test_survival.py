@@ -23,11 +23,10 @@ from conftest import ROOT, run
 from PIL import Image
 from test_resume import MUON, assert_same_run, differences, state
 
-from srcnn.check import check_train
-from srcnn.checkpoint import load_checkpoint, load_network
-from srcnn.config import compose_checked, expand_resume
 from srcnn.errors import UserError
-from srcnn.files import read_picture
+from srcnn.files import read_file
+from srcnn.run.checkpoint import load_network, read_checkpoint
+from srcnn.run.cli import expand_resume
 
 KILLS = int(os.environ.get("SRCNN_KILLS", 3))
 MUTATIONS = int(os.environ.get("SRCNN_MUTATIONS", 200))
@@ -90,7 +89,7 @@ def test_a_signal_saves_and_leaves(number: int, code: int, settings: list[str], 
     assert process.returncode == code, output
     assert "Traceback" not in output
     last = folder / "checkpoints" / "last.ckpt"
-    assert f"go on with: python train.py resume={last}" in output
+    assert f"resume with python train.py resume={last}" in output
     assert 0 < state(folder)["global_step"] < state(whole)["global_step"]
     run("train.py", f"resume={last}", cwd=tmp_path)
     assert_same_run(whole, folder)
@@ -102,7 +101,7 @@ def test_a_signal_where_an_epoch_is_one_step(tiny: list[str], tmp_path: Path) ->
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output
-    assert f"SIGTERM after step {state(tmp_path / 'run')['global_step']}: go on with" in output
+    assert f"SIGTERM after step {state(tmp_path / 'run')['global_step']}: resume with" in output
 
 
 def test_stopped_by_a_number_of_steps(tiny: list[str], tmp_path: Path) -> None:
@@ -150,12 +149,12 @@ def test_a_disk_that_fills(settings: list[str], tmp_path: Path) -> None:
     assert state(tmp_path / "kept")["global_step"] > 7
 
 
-def test_a_loss_that_is_no_number(trained: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_nan(trained: Path, tmp_path: Path) -> None:
     shutil.copytree(trained, tmp_path / "run")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
     output = run("train.py", f"resume={last}", "trainer.max_epochs=4", "optim.lr=1e30", cwd=tmp_path, code=3)
-    assert "the loss is no number any more at step 1" in output
+    assert "the loss is NaN or infinite at step 1" in output
     assert "at a learning rate of 1e+30" in output
     assert f"the last good checkpoint is {last}, of step 14" in output
     assert last.read_bytes() == before
@@ -212,7 +211,7 @@ def test_mutated_checkpoints(trained: Path, tmp_path: Path) -> None:
     for number in range(MUTATIONS):
         path.write_bytes((mutate, mutate_inside)[number % 2](content, rng))
         refused += only_refused(lambda: load_network(path))
-        only_refused(lambda: compose_checked("train", expand_resume([f"resume={path}"], multirun=False)))
+        only_refused(lambda: expand_resume([f"resume={path}"]))
     assert refused > MUTATIONS / 3  # of the others many have changed what is not looked at
 
 
@@ -222,19 +221,18 @@ def test_resuming_from_strange_state(trained: Path, tmp_path: Path) -> None:
     last.parent.mkdir(parents=True)
     for change in (
         lambda c: c.update(optimizer_states=[]),
-        lambda c: c["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(2, 2)),
         lambda c: c["loops"]["fit_loop"].pop("epoch_progress"),
-        lambda c: c.update(rng_state=torch.zeros(3)),
         lambda c: c.update(callbacks={"EMA": 3}),
         lambda c: c.update(global_step=float("inf")),
-        lambda c: c["srcnn"].update(versions=5),
-        lambda c: c["srcnn"].update(val_psnr=torch.zeros(1)),
+        lambda c: c["run"].update(versions=5),
+        lambda c: c["run"].update(val_psnr=torch.zeros(1)),
+        lambda c: c["run"].update(overrides=[5]),
     ):
         checkpoint = state(trained)
         change(checkpoint)
         torch.save(checkpoint, last)
-        with pytest.raises(UserError, match=r"does not|holds weights only|not those of a run"):
-            check_train(compose_checked("train", expand_resume([f"resume={last}", "trainer.max_epochs=3"], False)))
+        with pytest.raises(UserError, match=r"not that of a run|holds weights only|not what srcnn writes"):
+            expand_resume([f"resume={last}", "trainer.max_epochs=3"])
 
 
 def test_claims_of_size(tmp_path: Path) -> None:
@@ -248,7 +246,7 @@ def test_claims_of_size(tmp_path: Path) -> None:
         for name in archive.namelist():
             bomb.writestr(name, archive.read(name))
     for name in ("wide", "bomb"):
-        assert only_refused(lambda name=name: load_checkpoint(tmp_path / f"{name}.pth"))
+        assert only_refused(lambda name=name: read_checkpoint(tmp_path / f"{name}.pth"))
 
 
 def test_a_torn_checkpoint_names_the_next_best(trained: Path, tmp_path: Path) -> None:
@@ -257,12 +255,12 @@ def test_a_torn_checkpoint_names_the_next_best(trained: Path, tmp_path: Path) ->
     torn = folder / "last.ckpt"
     torn.write_bytes(torn.read_bytes()[:-1000])
     with pytest.raises(UserError, match=r"damaged one; the next best beside it is .*epoch_0002.ckpt, of step 14"):
-        load_checkpoint(torn)
+        read_checkpoint(torn)
     one_bit = bytearray((folder / "epoch_0002.ckpt").read_bytes())
     one_bit[len(one_bit) // 2] ^= 1
     (folder / "epoch_0002.ckpt").write_bytes(one_bit)
     with pytest.raises(UserError, match="damaged"):
-        load_checkpoint(folder / "epoch_0002.ckpt")
+        read_checkpoint(folder / "epoch_0002.ckpt")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -278,5 +276,5 @@ def test_mutated_images(tmp_path: Path) -> None:
         ending, content = kinds[number % len(kinds)]
         path = tmp_path / f"x.{ending}"
         path.write_bytes(mutate(content, rng))
-        refused += only_refused(lambda path=path: read_picture(path))
+        refused += only_refused(lambda path=path: read_file(path))
     assert refused > MUTATIONS / 10

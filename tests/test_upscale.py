@@ -4,9 +4,11 @@ import pytest
 import torch
 from test_nets import ZOO
 
-from srcnn.image import bicubic_up, quantize
+from srcnn.files import ImageFile
+from srcnn.image import bicubic_up, quantize, to_uint8
 from srcnn.nets import SRCNN, Network
-from srcnn.upscale import super_resolve, upscale
+from srcnn.run.checkpoint import load_network
+from srcnn.upscale import Bicubic, SelfEnsemble, enlarge, super_resolve, upscale
 
 
 @pytest.mark.parametrize("net_type", ZOO)
@@ -35,8 +37,80 @@ def test_default_tiles_equal_the_whole(size: tuple[int, int]) -> None:
         assert torch.equal(quantize(upscale(net, lr)), quantize(net(lr)))
 
 
+def test_hidden_colour_does_not_bleed() -> None:
+    """Red pixels of a white image are transparent: no pixel that shows gets red."""
+    colour = torch.full((3, 20, 20), 255, dtype=torch.uint8)
+    colour[1:, 8:] = 0
+    alpha = torch.full((1, 20, 20), 255, dtype=torch.uint8)
+    alpha[:, 8:] = 0
+    net, _ = load_network(None)
+    white = enlarge(net, ImageFile(torch.full((3, 20, 20), 255, dtype=torch.uint8)))
+    larger = enlarge(net, ImageFile(colour, alpha))
+    shows = larger.alpha[0] > 0
+    assert (larger.colour.int() - white.colour.int()).abs().amax(0)[shows].max() <= 2
+
+
 def test_gray_comes_back_gray() -> None:
     gray = 0.3 + 0.4 * torch.rand(1, 1, 20, 20)
     for channels in (1, 3):
         sr = super_resolve(SRCNN(channels=channels, init="identity"), gray)
         torch.testing.assert_close(sr, bicubic_up(gray, 3), atol=1e-5, rtol=0)
+
+
+def test_integers_are_rounded_floats() -> None:
+    torch.manual_seed(0)
+    for channels in (1, 3):
+        net = SRCNN(channels=channels)
+        lr = torch.randint(256, (1, 3, 50, 70), dtype=torch.uint8)
+        expected = to_uint8(super_resolve(net, lr.float() / 255))
+        assert torch.equal(super_resolve(net, lr), expected)
+        deep = super_resolve(net, (lr.int() * 257).to(torch.uint16))
+        assert (deep.int() / 257 - expected.int()).abs().max() <= 0.51
+
+
+def test_memory_that_runs_out_makes_smaller_tiles() -> None:
+    class Small(SRCNN):
+        def body(self, x: torch.Tensor) -> torch.Tensor:
+            if x[0, 0].numel() > 1500:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().body(x)
+
+    torch.manual_seed(0)
+    net, lr = Small(), torch.rand(1, 3, 40, 30)
+    whole = SRCNN()
+    whole.load_state_dict(net.state_dict())
+    torch.testing.assert_close(upscale(net, lr), upscale(whole, lr), atol=1e-6, rtol=0)
+
+
+def test_self_ensemble_is_the_mean_over_orientations() -> None:
+    torch.manual_seed(0)
+    net, lr = SRCNN(), torch.rand(1, 3, 9, 7)
+    with torch.no_grad():
+        turned = [[lr.rot90(k, (2, 3)), lr.rot90(k, (2, 3)).flip(2)] for k in range(4)]
+        results = [(net(a).rot90(-k, (2, 3)), net(b).flip(2).rot90(-k, (2, 3))) for k, (a, b) in enumerate(turned)]
+    mean = torch.stack([result for pair in results for result in pair]).mean(0)
+    torch.testing.assert_close(upscale(SelfEnsemble(net), lr), mean)
+    torch.testing.assert_close(upscale(Bicubic(4), lr[:, :1]), bicubic_up(lr[:, :1], 4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_networks_of_other_types(dtype: torch.dtype) -> None:
+    """Images are of any type, whatever the network's parameters are."""
+    torch.manual_seed(0)
+    net = SRCNN(init="identity").to(dtype)
+    lr = 0.3 + 0.4 * torch.rand(1, 3, 20, 30)
+    sr = super_resolve(net, lr)
+    assert sr.dtype == torch.float32
+    tolerance = 1e-5 if dtype == torch.float64 else 0.02  # 8 bits of significand, a few roundings
+    torch.testing.assert_close(sr, bicubic_up(lr, 3), atol=tolerance, rtol=0)
+    assert super_resolve(net, to_uint8(lr)).dtype == torch.uint8
+    luma = SRCNN(channels=1).to(dtype)
+    assert super_resolve(luma, lr).dtype == torch.float32
+
+
+def test_progress_is_told_tile_by_tile() -> None:
+    told: list[tuple[int, int]] = []
+    upscale(SRCNN(), torch.rand(1, 3, 40, 50), (60, 60), lambda done, total: told.append((done, total)))
+    assert told[-1] == (2000, 2000)
+    assert len(told) == 6
+    assert told == sorted(told)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from conftest import DATA, ROOT, needs, run
 
-from srcnn.checkpoint import WEIGHTS, load_checkpoint, load_network
-from srcnn.data.datamodule import read_sets
 from srcnn.data.leaves import dead_leaves
+from srcnn.data.samples import read_sets
 from srcnn.files import read_image, write_image
 from srcnn.metrics import PROTOCOLS
+from srcnn.run.checkpoint import WEIGHTS, load_network
 
 SHIPPED = sorted(path.stem for path in WEIGHTS.glob("*.pth"))
 
@@ -28,16 +28,16 @@ def test_weights_score_what_their_run_did(name: str) -> None:
     net, checkpoint = load_network(name)
     images = [sample.hr[None].float() / 255 for sample in read_sets(["Set5"], str(DATA))]
     psnr = fmean(PROTOCOLS["authors"].score(net, image, with_ssim=False).psnr for image in images)
-    assert psnr == pytest.approx(checkpoint["srcnn"]["run"]["psnr"]["Set5"], abs=2e-3)
+    assert psnr == pytest.approx(checkpoint["run"]["psnr"]["Set5"], abs=2e-3)
     assert net.parameter_count == 20_099
     row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if f"`{name}`" in line)
     assert f"{psnr:.2f}" in row
 
 
 def test_checkpoint_pth_is_the_x3_network() -> None:
-    bare, own = load_checkpoint(ROOT / "checkpoint.pth"), load_network(None)[0].state_dict()
-    assert list(bare) == list(own)
-    assert all(torch.equal(bare[key], own[key]) for key in own)
+    (given, facts), (own, _) = load_network(ROOT / "checkpoint.pth"), load_network(None)
+    assert given.scale == own.scale == 3 and facts["run"]["psnr"]["Set5"] > 32.39  # the paper's, TPAMI 2016
+    assert all(torch.equal(value, own.state_dict()[key]) for key, value in given.state_dict().items())
 
 
 def test_predict_without_a_checkpoint(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """The data of a run: training patches in memory, whole images to validate and test on."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from tempfile import gettempdir
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 
 from srcnn.data.leaves import dead_leaves_image
 from srcnn.data.patches import Patches
+from srcnn.data.samples import Sample, read_sets
 from srcnn.data.sets import find_images
-from srcnn.errors import UserError
+from srcnn.errors import UserError, check_range
 from srcnn.files import distinct_names, read_image
 from srcnn.image import bicubic_down, modcrop, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
@@ -21,42 +22,10 @@ from srcnn.nets import Network
 _Images = dict[str, Callable[[], Tensor]]
 
 
-class Sample(NamedTuple):
-    """An HR image [C, H, W], uint8, with its name and the set it belongs to."""
-
-    image_set: str
-    name: str
-    hr: Tensor
-
-
-def read_sets(names: Sequence[str], root: str, scale: int = 1) -> list[Sample]:
-    """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`.
-
-    A folder goes by the last part of its path, or by as many as tell it from the others; an image by its name
-    without the ending, unless that is another's too.
-    """
-    samples = []
-    for name in names:
-        paths = find_images(name, root)
-        for path, image in zip(paths, distinct_names(paths), strict=True):
-            hr = read_image(path)
-            if min(hr.shape[-2:]) < 3 * scale:
-                raise UserError(f"{path}: {hr.shape[2]}x{hr.shape[1]} pixels are too few to be scored at x{scale}")
-            samples.append(Sample(_label(name, names), image, hr))
-    return samples
-
-
-def _label(name: str, names: Sequence[str]) -> str:
-    parts, others = Path(name).parts, [Path(other).parts for other in names if other != name]
-    for count in range(1, len(parts)):
-        if all(other[-count:] != parts[-count:] for other in others):
-            return "/".join(parts[-count:])
-    return name
-
-
 class SRDataModule(L.LightningDataModule):
     """Images for a network: `train` and `test` name sets (see `srcnn.data.sets`) or folders; "leaves" are generated.
 
+    train_dir  a folder to train on, instead of `train`
     hold_out   training images kept for validation: their names (without the ending), or how many
     val        a set or folder to validate on instead
     exclude    names to leave out (T91 holds one image twice)
@@ -70,6 +39,7 @@ class SRDataModule(L.LightningDataModule):
         *,
         root: str = "data",
         train: str = "T91",
+        train_dir: str | None = None,
         val: str | None = None,
         test: Sequence[str] = ("Set5",),
         exclude: Sequence[str] = (),
@@ -85,24 +55,43 @@ class SRDataModule(L.LightningDataModule):
     ):
         super().__init__()
         self.net, self.root = net, root
-        self.train, self.val, self.test = train, val, test
+        self.train, self.val, self.test = train_dir or train, val, test
         self.exclude, self.hold_out, self.leaves = exclude, hold_out, leaves
+        if isinstance(test, str) or not test or not all(isinstance(name, str) for name in test):
+            raise UserError(f"test={test}: must be a list of sets or folders, as [Set5]")
+        if isinstance(hold_out, int):
+            check_range("hold_out", hold_out, 0)
+        if "leaves" in (train, *test):
+            if not leaves:
+                raise UserError("leaves=null: images called leaves need their settings, as data=leaves has them")
+            check_range("leaves.count", leaves["count"], 2)
+            check_range("leaves.size", leaves["size"], 24, 8192)
+        least = 2 * net.train_border + net.body_scale
+        if patch_size < least or patch_size % net.body_scale:
+            multiple = f" and a multiple of {net.body_scale}" if net.body_scale > 1 else ""
+            raise UserError(f"patch_size={patch_size}: {type(net).__name__} needs at least {least}{multiple}")
         self.sampling: dict[str, Any] = {"patch_size": patch_size, "stride": stride, "random": random}
         self.sampling |= {"augment": augment, "batch_size": batch_size, "memory": memory, "seed": seed}
+        for name, least in (("batch_size", 1), ("stride", 1), ("memory", 0)):
+            check_range(name, self.sampling[name], least)
 
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
         _, held_out = self._split
-        self.validation = [Sample(self.val or self.train, name, read()) for name, read in held_out.items()]
+        self.validation = [Sample(self.val or self.train, name, read(), self.val or self.train) for name, read in held_out.items()]
         self.testing = [sample for name in self.test if name == "leaves" for sample in self._samples(name)]
         self.testing += read_sets([name for name in self.test if name != "leaves"], self.root, self.net.scale)
-        try:
-            self.patches = Patches(self.training_pairs(), **self.sampling)
-        except ValueError as error:
-            raise UserError(f"{error}: lower data.patch_size, or take larger images") from None
-        except OSError as error:
-            place = f"the training set does not fit into {gettempdir()}"
-            raise UserError(f"{place} ({error.strerror}): make room, or name another folder in $TMPDIR") from None
+        self.patches = Patches(self.training_pairs(), **self.sampling)
+
+    @cached_property
+    def fingerprint(self) -> dict[str, str]:
+        """A digest of the names, sizes and times of the image files trained and validated on, by set."""
+        digests = {}
+        for name in filter(None, (self.train, self.val)):
+            if name != "leaves":
+                files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in find_images(name, self.root)]
+                digests[name] = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+        return digests
 
     def setup(self, stage: str) -> None:
         if not hasattr(self, "patches"):
@@ -168,7 +157,7 @@ class SRDataModule(L.LightningDataModule):
         return {image: partial(read_image, path) for image, path in zip(distinct_names(paths), paths, strict=True)}
 
     def _samples(self, name: str) -> list[Sample]:
-        return [Sample(name, image, read()) for image, read in self._images(name).items()]
+        return [Sample(name, image, read(), name) for image, read in self._images(name).items()]
 
 
 class _Batches:
@@ -182,14 +171,11 @@ class _Batches:
         return len(self.patches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        callbacks: list[Any] = getattr(self.trainer, "callbacks", [])
-        watching = [callback for callback in callbacks if hasattr(callback, "between_steps")]
+        trainer = self.trainer
         while True:
-            for callback in watching:  # Lightning has no hook for when a step is over and in the log
-                callback.between_steps(self.trainer)
-            done = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
-            number = self.trainer.current_epoch * len(self) + done
-            yield self.patches.batch(number, self.trainer.global_rank, self.trainer.world_size)
+            epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # overfitting: the same batches again
+            number = epoch * len(self) + trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            yield self.patches.batch(number, trainer.global_rank, trainer.world_size)
 
     def state_dict(self) -> dict:  # these two tell Lightning that it may resume within an epoch
         return {}

@@ -2,13 +2,14 @@
 
 import mmap
 from collections.abc import Iterable
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from srcnn.errors import UserError
 from srcnn.image import as_float
 
 
@@ -25,7 +26,7 @@ class Patches:
 
     A batch depends on (seed, number) alone, so that a resumed run sees what the uninterrupted one would have, and
     processes that each take a share of it see the batches of a single one. Images smaller than a patch are left
-    out; ValueError if all are.
+    out; UserError if all are, or if the temporary file has no room.
     """
 
     def __init__(
@@ -55,9 +56,10 @@ class Patches:
                 shapes.append(x.shape[-2:])
                 # Pixels lie as rows of C values: one index fetches a whole pixel, and a batch comes out channels-last.
                 for image, file in ((x, inputs), (hr, targets)):
-                    file.write(image.flatten(1).T.contiguous().numpy().data)
+                    _write(file, image.flatten(1).T.contiguous())
             if not shapes:
-                raise ValueError(f"every training image is smaller than a patch of {patch_size}x{patch_size} pixels")
+                size = f"{patch_size}x{patch_size}"
+                raise UserError(f"patch_size={patch_size}: every training image is smaller than {size} pixels")
             self.mapped = inputs.tell() + targets.tell() > memory * 1e9
             self.inputs, self.targets = (_rows(f, i, self.mapped) for f, i in ((inputs, x), (targets, hr)))
         sizes = np.array(shapes)
@@ -130,6 +132,14 @@ class Patches:
         i = torch.arange(side, device=pixels.device)
         index = start_ + step_i * i[:, None] + step_j * i
         return as_float(pixels.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2))
+
+
+def _write(file: IO[bytes], pixels: Tensor) -> None:
+    try:
+        file.write(pixels.numpy().data)
+    except OSError as error:
+        reason = f"the training set does not fit into {gettempdir()} ({error.strerror})"
+        raise UserError(f"{reason}: make room, or name another folder in $TMPDIR") from error
 
 
 def _rows(file: IO[bytes], like: Tensor, mapped: bool) -> Tensor:

@@ -1,7 +1,17 @@
-"""The networks: one file each, plain PyTorch."""
+"""The networks: one file each, plain PyTorch. A file put into this folder is found by itself."""
+
+import pkgutil
+from importlib import import_module
 
 from srcnn.nets.base import Network
 from srcnn.nets.espcn import ESPCN
 from srcnn.nets.srcnn import SRCNN
 
-__all__ = ["ESPCN", "SRCNN", "Network"]
+__all__ = ["ESPCN", "NETWORKS", "SRCNN", "Network"]
+
+NETWORKS: dict[str, type[Network]] = {}  # by class name: what a weights file may name
+for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
+    for _object in vars(import_module(_module.name)).values():
+        if isinstance(_object, type) and issubclass(_object, Network) and _object.__module__ == _module.name:
+            NETWORKS[_object.__name__] = _object
+NETWORKS.pop("Network")

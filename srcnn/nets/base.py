@@ -1,45 +1,59 @@
 """What every network here has: two steps, one fixed and one learned."""
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srcnn.errors import UserError
+from srcnn.image import shave
+
 
 class Network(nn.Module):
     """Super-resolution as `net(lr) = body(preprocess(lr))`: [N, C, H, W] -> [N, C, scale*H, scale*W].
 
-    `preprocess` has no parameters and runs once over a whole training image; `body` is what is learned, and runs
-    on crops of what `preprocess` gave. A subclass defines `body` and these:
+    `preprocess` has no parameters; `body` is what is learned: a method of the subclass, or a module assigned to
+    `self.body`. A subclass calls `super().__init__(scale, channels)` and sets these:
 
-    scale             enlargement
-    channels          3: RGB; 1: the luma Y
-    body_scale        enlargement done inside `body`: 1 when `preprocess` enlarges, else `scale`
-    receptive_radius  pixels of `body`'s input, on each side, that one of its pixels looks at
-    preprocess_radius pixels of the LR image, on each side, that one pixel of `preprocess` looks at
+    scale              enlargement, 2 to 8
+    channels           3: RGB; 1: the luma Y
+    body_scale         enlargement done inside `body`: 1 where `preprocess` enlarges, else `scale`
+    receptive_radius   pixels of `body`'s input, on each side, that one of its pixels looks at: by these tiles overlap
+    preprocess_radius  pixels of the LR image, on each side, that one pixel of `preprocess` looks at
     """
 
-    scale: int
-    channels: int
+    body: Callable[[Tensor], Tensor]
     body_scale: int
     receptive_radius: int
     preprocess_radius: int = 0
+
+    def __init__(self, scale: int, channels: int = 3):
+        super().__init__()
+        if not 2 <= scale <= 8:
+            raise UserError(f"scale={scale}: must be between 2 and 8")
+        if channels not in (1, 3):
+            raise UserError(f"channels={channels}: choose 1 (luma) or 3 (RGB)")
+        self.scale, self.channels = scale, channels
 
     def preprocess(self, lr: Tensor) -> Tensor:
         """The fixed first step: here none."""
         return lr
 
-    def body(self, x: Tensor, pad: bool = True) -> Tensor:
-        """The learned step; with `pad=False` only those pixels that no border touches.
-
-        [N, C, h, w] -> [N, C, body_scale*h, body_scale*w]; with `pad=False` h and w count less 2*receptive_radius,
-        and the result equals the inner part of the padded one. Training asks for that: a crop's border is not the
-        image's, and computing it would be work thrown away.
-        """
-        raise NotImplementedError
-
     def forward(self, lr: Tensor) -> Tensor:
         return self.body(self.preprocess(lr))
+
+    @property
+    def train_border(self) -> int:
+        """HR pixels of a training patch, on each side, that the loss leaves out: a crop's border is not the image's."""
+        return self.receptive_radius * self.body_scale
+
+    def body_of_crop(self, x: Tensor) -> Tensor:
+        """`body` of a training crop, less `train_border` HR pixels a side.
+
+        A network may compute less where all that is left out is what a border touches (see `Conv`).
+        """
+        return shave(self.body(x), self.train_border)
 
     @property
     def parameter_count(self) -> int:
@@ -47,16 +61,18 @@ class Network(nn.Module):
 
 
 class Conv(nn.Conv2d):
-    """A convolution of odd kernel that keeps the size, or with `pad=False` only what needs no border."""
+    """A convolution of odd kernel that keeps the size, or with `pad=False` computes only what no border touches."""
 
     bias: Tensor  # never None
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding_mode: str):
         if kernel % 2 == 0:
-            raise ValueError(f"kernel {kernel}: must be odd, so that it has a middle")
+            raise UserError(f"kernels={kernel}: must be odd, so that a kernel has a middle")
         if min(in_channels, out_channels, kernel) < 1:
-            raise ValueError(f"kernel {kernel} from {in_channels} to {out_channels} planes: must be at least 1 each")
-        mode = cast(Any, padding_mode)  # torch refuses any but its own
+            raise UserError(f"widths={out_channels} kernels={kernel}: must be at least 1")
+        if padding_mode not in ("replicate", "zeros", "reflect", "circular"):
+            raise UserError(f"padding_mode={padding_mode}: choose replicate, zeros, reflect or circular")
+        mode = cast(Any, padding_mode)
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=mode)
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:

@@ -24,15 +24,21 @@ class ESPCN(Network):
         widths: Sequence[int] = (64, 32),
         padding_mode: str = "replicate",
     ):
-        super().__init__()
-        self.scale, self.channels, self.body_scale = scale, channels, scale
+        super().__init__(scale, channels)
+        self.body_scale = scale
         self.receptive_radius = sum(kernel // 2 for kernel in kernels)
         planes = (channels, *widths, channels * scale**2)
         self.conv1, self.conv2, self.conv3 = (
             Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)
         )
 
-    def body(self, x: Tensor, pad: bool = True) -> Tensor:
+    def body(self, x: Tensor) -> Tensor:
+        return self._layers(x, pad=True)
+
+    def body_of_crop(self, x: Tensor) -> Tensor:
+        return self._layers(x, pad=False)
+
+    def _layers(self, x: Tensor, pad: bool) -> Tensor:
         y = torch.tanh(self.conv1(x, pad))
         y = torch.tanh(self.conv2(y, pad))
         return F.pixel_shuffle(self.conv3(y, pad), self.scale)

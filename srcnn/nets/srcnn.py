@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from srcnn.errors import UserError
 from srcnn.image import bicubic_up, shave
 from srcnn.nets.base import Conv, Network
 
@@ -35,11 +36,11 @@ class SRCNN(Network):
         init: str = "default",
     ):
         if len(kernels) != 3 or len(widths) != 2:
-            raise ValueError(f"SRCNN has three kernels and two widths, not {list(kernels)} and {list(widths)}")
+            raise UserError(f"kernels={list(kernels)} widths={list(widths)}: SRCNN has three kernels and two widths")
         if init not in ("default", "identity", "paper"):
-            raise ValueError(f"init={init}: choose default, identity or paper")
-        super().__init__()
-        self.scale, self.channels, self.residual = scale, channels, residual
+            raise UserError(f"init={init}: choose default, identity or paper")
+        super().__init__(scale, channels)
+        self.residual = residual
         self.receptive_radius = sum(kernel // 2 for kernel in kernels)
         planes = (channels, *widths, channels)
         self.conv1, self.conv2, self.conv3 = (
@@ -53,7 +54,13 @@ class SRCNN(Network):
     def preprocess(self, lr: Tensor) -> Tensor:
         return bicubic_up(lr, self.scale)
 
-    def body(self, x: Tensor, pad: bool = True) -> Tensor:
+    def body(self, x: Tensor) -> Tensor:
+        return self._layers(x, pad=True)
+
+    def body_of_crop(self, x: Tensor) -> Tensor:
+        return self._layers(x, pad=False)
+
+    def _layers(self, x: Tensor, pad: bool) -> Tensor:
         y = F.relu(self.conv1(x, pad))
         y = F.relu(self.conv2(y, pad))
         y = self.conv3(y, pad)

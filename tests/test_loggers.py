@@ -12,34 +12,40 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from srcnn.board import first_filters
-from srcnn.checkpoint import load_network
+from srcnn.data.samples import Sample
+from srcnn.files import read_image
+from srcnn.image import bicubic_down, modcrop, quantize, to_uint8
 from srcnn.nets import SRCNN
+from srcnn.report.loggers import Crops, MetricsCSV, crop_of, first_filters
+from srcnn.report.panels import CAPTION, GAP
+from srcnn.run.checkpoint import load_network
+from srcnn.upscale import super_resolve
 
 
 def read(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0, "tensors": 0}).Reload()
 
 
-def test_scalars(sweep: tuple[Path, str]) -> None:
-    """Loss, rate and throughput at every log point, PSNR at every validation, bicubic's in the same chart."""
+def test_scalars(sweep: tuple[Path, str], images: Path) -> None:
+    """Loss, rate and throughput at every log point, PSNR and bicubic's at every validation."""
     for folder in (sweep[0] / str(number) for number in range(4)):
-        events, bicubic = read(folder), read(folder / "bicubic")
+        events = read(folder)
         rows = read_csv(folder / "metrics.csv")
         assert set(events.Tags()["scalars"]) == {
-            "psnr/best_val", "psnr/test", "psnr/val", "train/loss", "train/lr", "train/Mpixel_per_s",
+            "psnr/val", "psnr/val_bicubic", "train/loss", "train/lr", "train/Mpixel_per_s",
+            "val/best_psnr", f"val/test_{images.name}",
         }  # fmt: skip
         steps = [int(row["step"]) for row in rows if row["val/psnr"]]
         assert len(steps) == 2
         assert [event.step for event in events.Scalars("psnr/val")] == steps
-        assert [event.step for event in bicubic.Scalars("psnr/val")] == steps
-        for event, row in zip(bicubic.Scalars("psnr/val"), (row for row in rows if row["val/psnr"]), strict=True):
+        assert [event.step for event in events.Scalars("psnr/val_bicubic")] == steps
+        for event, row in zip(events.Scalars("psnr/val_bicubic"), (row for row in rows if row["val/psnr"]), strict=True):
             assert event.value == pytest.approx(float(row["val/psnr_bicubic"]), abs=1e-4)
         for tag in ("train/loss", "train/lr", "train/Mpixel_per_s"):
             assert [event.step for event in events.Scalars(tag)] == list(range(steps[-1] + 1))
         assert all(0 < event.value < 1e4 for event in events.Scalars("train/Mpixel_per_s"))
         best = max(event.value for event in events.Scalars("psnr/val"))
-        assert [event.value for event in events.Scalars("psnr/best_val")] == pytest.approx([best])
+        assert [event.value for event in events.Scalars("val/best_psnr")] == pytest.approx([best])
 
 
 def test_hparams(sweep: tuple[Path, str]) -> None:
@@ -49,10 +55,9 @@ def test_hparams(sweep: tuple[Path, str]) -> None:
         contents = {tag: data.plugin_data.content for tag, data in read(folder).summary_metadata.items()}
         start = metadata.parse_session_start_info_plugin_data(contents[metadata.SESSION_START_INFO_TAG])
         found.append((start.hparams["optim.lr"].number_value, start.hparams["data.batch_size"].number_value))
-        assert start.hparams["model"].string_value == "srcnn"
+        assert start.hparams["model"].string_value == "SRCNN"
         assert "data.train_dir" not in start.hparams
         assert metadata.SESSION_END_INFO_TAG in contents
-        assert metadata.EXPERIMENT_TAG not in contents
     assert sorted(found) == [(1e-4, 8), (1e-4, 16), (5e-3, 8), (5e-3, 16)]
 
 
@@ -74,18 +79,12 @@ def test_images_and_text(sweep: tuple[Path, str]) -> None:
 
 def test_crops_show_what_the_network_makes_of_the_image(trained: Path, images: Path) -> None:
     """The network's panel is that part of the whole validation image super-resolved."""
-    from srcnn.board import Pictures, _place
-    from srcnn.data.datamodule import Sample
-    from srcnn.files import read_image
-    from srcnn.image import bicubic_down, modcrop, quantize, to_uint8
-    from srcnn.upscale import super_resolve
-
     net, _ = load_network(trained / "checkpoints" / "best.ckpt")
     hr = read_image(images / "image0.png")
-    pictures = Pictures(side=24)
-    pictures.places = [_place(Sample("s", "image0", hr), net, 24)]
-    page = pictures._crops(net, torch.device("cpu"))
-    zoom, gap, top = pictures.zoom, pictures.gap, pictures.caption
+    crops = Crops(side=24)
+    crops.crops = [crop_of(Sample("s", "image0", hr, "s"), net, 24)]
+    page = crops.sheet(net, torch.device("cpu"))
+    zoom, gap, top = crops.zoom, GAP, CAPTION
     panels = [
         page[top : top + 24 * zoom, left : left + 24 * zoom]
         for left in range(gap, 5 * (24 * zoom + gap), 24 * zoom + gap)
@@ -111,11 +110,34 @@ def test_filters() -> None:
 
 
 def test_a_resumed_run_has_each_step_once(trained: Path, tmp_path: Path) -> None:
-    """From an earlier checkpoint: what came after it is purged, images and bicubic's line included."""
+    """From an earlier checkpoint: what came after it is purged, images included."""
     shutil.copytree(trained, tmp_path / "run")
     run("train.py", "resume=run/checkpoints/epoch_0001.ckpt", "trainer.max_epochs=3", cwd=tmp_path)
-    events, bicubic = read(tmp_path / "run"), read(tmp_path / "run" / "bicubic")
+    events = read(tmp_path / "run")
     assert [event.step for event in events.Scalars("psnr/val")] == [6, 13, 20]
-    assert [event.step for event in bicubic.Scalars("psnr/val")] == [6, 13, 20]
+    assert [event.step for event in events.Scalars("psnr/val_bicubic")] == [6, 13, 20]
     assert [event.step for event in events.Images("val/crops")] == [6, 13, 20]
     assert [event.step for event in events.Scalars("train/loss")] == list(range(21))
+
+
+def test_metrics_csv_goes_on(tmp_path: Path, capsys) -> None:
+    """Rows before the step that a run is resumed from stay, those after it go; columns may come later."""
+    path = tmp_path / "metrics.csv"
+
+    def log(purge_step: int | None, steps: range, **more: float) -> list[int]:
+        logger = MetricsCSV(str(tmp_path), purge_step)
+        for step in steps:
+            logger.log_metrics({"loss": 0.5, **more}, step)
+        logger.save()
+        return [int(row["step"]) for row in read_csv(path)]
+
+    assert log(None, range(3)) == [0, 1, 2]
+    assert log(2, range(2, 4), psnr=30.0) == [0, 1, 2, 3]
+    assert [row["psnr"] for row in read_csv(path)] == ["", "", "30.0", "30.0"]
+    assert log(0, range(1)) == [0]  # a run that starts anew in a folder
+    path.write_text(path.read_text() + "1,0.4")  # cut off by a kill
+    assert log(5, range(5, 6)) == [0, 1, 5]
+    path.write_bytes(b"\xff\xfe broken")
+    assert log(5, range(5, 6)) == [5]
+    assert "damaged, kept as metrics.damaged.csv" in capsys.readouterr().out
+    assert (tmp_path / "metrics.damaged.csv").read_bytes() == b"\xff\xfe broken"

@@ -35,7 +35,8 @@ function card(root) {
   state.pan = (dx, dy) => { state.x += dx * width / state.zoom; state.y += dy * height / state.zoom; state.draw(); };
   state.cutBy = (percent) => { cut.value = Number(cut.value) + percent; state.draw(); };
   state.toggle = (what) => {
-    const on = stage.classList.toggle(what);
+    const on = stage.classList.toggle(what), other = { "shows-truth": "shows-lr", "shows-lr": "shows-truth" }[what];
+    if (on && other && stage.classList.contains(other)) state.toggle(other);
     find(`[data-do=${what}]`).setAttribute("aria-pressed", on);
     if (what == "error") {
       if (on) errors(stage, width, height);
@@ -116,7 +117,7 @@ function step(count) {
 
 const KEYS = {
   ArrowLeft: (e) => current.cutBy(e.shiftKey ? -10 : -1), ArrowRight: (e) => current.cutBy(e.shiftKey ? 10 : 1),
-  g: () => current.toggle("shows-truth"), e: () => current.toggle("error"),
+  g: () => current.toggle("shows-truth"), l: () => current.toggle("shows-lr"), e: () => current.toggle("error"),
   "+": () => current.zoomBy(2), "=": () => current.zoomBy(2), "-": () => current.zoomBy(.5), 0: () => current.zoomBy(0),
   w: () => current.pan(0, -.1), s: () => current.pan(0, .1), a: () => current.pan(-.1, 0), d: () => current.pan(.1, 0),
   n: () => step(1), p: () => step(-1),

@@ -1,0 +1,10 @@
+"""torch.hub.load("OWNER/REPOSITORY", "srcnn", weights="srcnn_x3"): a network in eval mode, its weights included."""
+
+dependencies = ["torch", "numpy", "PIL"]
+
+
+def srcnn(weights: str | None = "srcnn_x3", scale: int | None = None):
+    """The network of weights that are in the repository (srcnn_x2, _x3, _x4, srcnn_residual_x3), or of a file."""
+    from srcnn import load
+
+    return load(weights, scale)

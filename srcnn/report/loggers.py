@@ -1,0 +1,278 @@
+"""Where a run logs to: metrics.csv and TensorBoard, both of which a resumed run continues."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor, nn
+
+from srcnn.data.samples import Sample
+from srcnn.errors import RunError, check_range
+from srcnn.files import replacing
+from srcnn.image import bicubic_up, quantize, rgb_to_y, to_uint8
+from srcnn.nets import Network
+from srcnn.report.panels import CAPTION, GAP, lr_and_hr, row_of_panels, titles, views
+from srcnn.report.scores import Scores, means
+from srcnn.upscale import lr_radius, super_resolve
+
+_FLUSH_EVERY = 100  # rows
+# What TensorBoard's hparams tab has a column for, beside what was typed; few, as it shows five at first.
+_HPARAMS = ("model", "optim", "optim.lr", "data.batch_size")
+_NO_HPARAMS = ("experiment", "hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")
+
+
+def begin(loggers: Sequence[Logger], run: Mapping[str, Any]) -> None:
+    """Give every logger the settings of the run."""
+    for logger in loggers:
+        logger.log_hyperparams({**_class_names(run), **run["values"]})
+
+
+def finish(loggers: Sequence[Logger], run: Mapping[str, Any], scores: Scores, step: int) -> None:
+    """End the run in every logger, so that the next job of a sweep is another run there."""
+    for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            logger.show_result(run, scores, step)
+        logger.save()
+        if callable(end := getattr(getattr(logger, "experiment", None), "finish", None)):  # Weights & Biases'
+            end()
+
+
+def _class_names(run: Mapping[str, Any]) -> dict[str, str]:
+    return {group: name.rpartition(".")[2] for group, name in run["classes"].items() if "." not in group}
+
+
+class MetricsCSV(Logger):
+    """The log as `metrics.csv` in the run's folder; rows from `purge_step` on that are there already are dropped.
+
+    Lightning's CSVLogger would delete the file that it finds.
+    """
+
+    def __init__(self, save_dir: str, purge_step: int | None = None):
+        super().__init__()
+        self.path, self.purge_step = Path(save_dir) / "metrics.csv", purge_step or 0
+        self.columns: list[str] = []
+        self.rows: list[dict[str, Any]] = []  # not written yet
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Not here: they are in config.yaml beside the log."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.rows.append({"step": step, **{key: float(value) for key, value in metrics.items()}})
+        if len(self.rows) >= _FLUSH_EVERY:
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        rows, self.rows = self.rows, []
+        names = list(dict.fromkeys([*self.columns, *(key for row in rows for key in row)]))
+        try:
+            if names != self.columns:
+                rows = [*(self._read() if self.columns or self.purge_step else []), *rows]
+                self.columns = list(dict.fromkeys([*(key for row in rows for key in row), *names]))
+                with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, self.columns)
+                    writer.writeheader()
+                    writer.writerows(rows)
+            elif rows:
+                with open(self.path, "a", newline="", encoding="utf-8") as file:
+                    csv.DictWriter(file, self.columns).writerows(rows)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
+
+    def _read(self) -> list[dict[str, Any]]:
+        """The rows that are there, but for those to drop; a file that is no CSV is kept under another name."""
+        if not self.path.exists():
+            return []
+        try:
+            with open(self.path, newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file, strict=True))
+        except (UnicodeDecodeError, csv.Error):
+            aside = self.path.with_name("metrics.damaged.csv")
+            print(f"{self.path}: damaged, kept as {aside.name}; the log goes on from here", flush=True)
+            self.path.rename(aside)
+            return []
+        # Of the last row a kill may have cut off a part.
+        known = [row for row in rows if (row.get("step") or "").isdecimal() and None not in row]
+        purge_step = math.inf if self.columns else self.purge_step
+        return [row for row in known if int(row["step"]) < purge_step]
+
+    def finalize(self, status: str) -> None:
+        self.save()
+
+
+class TensorBoard(TensorBoardLogger):
+    """Lightning's TensorBoard log in the run's folder: curves first, what a run came to under hparams.
+
+    TensorBoard opens on the first group of names: so "val/psnr" is called "psnr/val", above "train", and Lightning's
+    epoch counter and the figures of the test, one dot each, are left out of the curves.
+    """
+
+    def __init__(self, save_dir: str, purge_step: int | None = None):
+        super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step or None)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        names = {"val/psnr": "psnr/val", "val/psnr_bicubic": "psnr/val_bicubic"}
+        kept = {names.get(k, k): v for k, v in metrics.items() if k != "epoch" and not k.startswith("test/")}
+        super().log_metrics(kept, step)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        if metrics:  # without a figure to show beside them, TensorBoard shows none of them
+            super().log_hyperparams(params, metrics, step)
+
+    def save(self) -> None:
+        """Flush; without the hyper-parameters as a file, as config.yaml is beside the log."""
+        super(TensorBoardLogger, self).save()
+        self.experiment.flush()
+
+    @rank_zero_only
+    def show_result(self, run: Mapping[str, Any], scores: Scores, step: int) -> None:
+        """What the hparams tab sorts by, and the test's table as text."""
+        known = {**_class_names(run), **run["values"]}
+        typed = [word.lstrip("+~").partition("=")[0] for word in run["overrides"]]
+        keys = [*_HPARAMS, *(key for key in typed if not key.startswith(_NO_HPARAMS))]
+        params = {key: known[key] for key in keys if known.get(key) is not None}
+        figures = {f"val/test_{name}": mean.psnr for name, mean in means(scores).items()}
+        if run["val_psnr"] is not None:
+            figures = {"val/best_psnr": run["val_psnr"], **figures}
+        self.log_hyperparams(params, figures)
+        self.experiment.add_text("test/scores", _markdown(scores, run["protocol"]), step)
+        self.experiment.flush()
+
+
+def _markdown(scores: Scores, protocol: str) -> str:
+    lines = [
+        f"On luma, protocol {protocol}",
+        "",
+        "| set | image | bicubic, dB | network, dB | gain | bicubic, SSIM | network, SSIM |",
+        "|---" * 7 + "|",
+    ]
+    for name, mean in means(scores).items():
+        rows = [(image, score) for image_set, image, score in scores if image_set == name]
+        for image, s in [*rows, ("**mean**", mean)]:
+            figures = f"{s.bicubic_psnr:.2f} | {s.psnr:.2f} | {s.gain:+.2f} | {s.bicubic_ssim:.4f} | {s.ssim:.4f}"
+            lines.append(f"| {name} | {image} | {figures} |")
+    return "\n".join(lines)
+
+
+class Crop(NamedTuple):
+    """A square of a validation image, with the LR around it as far as the network looks."""
+
+    name: str
+    around: Tensor  # LR, [1, 3, h, w]
+    inner: tuple[slice, ...]  # the square within the SR of `around`
+    lr: Tensor  # of the square itself
+    hr: Tensor
+
+
+class Crops(L.Callback):
+    """For TensorBoard at every validation: crops at fixed places, and the filters of the first layer.
+
+    images  how many validation images, the first of them; of each the square on which bicubic does worst
+    side    of the square, in HR pixels
+    """
+
+    zoom = 3
+
+    def __init__(self, images: int = 3, side: int = 48):
+        check_range("images", images, 0)
+        check_range("side", side, 8)
+        self.images, self.side = images, side
+        self.crops: list[Crop] = []
+
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        # Before the first image, as an averaging callback has its weights in place by then.
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoard)]
+        if batch_idx or trainer.sanity_checking or not boards or not trainer.is_global_zero or not self.images:
+            return
+        net: Any = pl_module.net
+        if not self.crops:
+            samples: list[Sample] = trainer.datamodule.validation  # type: ignore[attr-defined]
+            self.crops = [crop_of(sample, net, self.side) for sample in samples[: self.images]]
+        step = trainer.global_step - 1  # the one that the PSNR is logged at
+        with torch.autocast(pl_module.device.type, enabled=False):
+            boards[0].experiment.add_image("val/crops", self.sheet(net, pl_module.device), step, dataformats="HWC")
+        if (filters := first_filters(net)) is not None:
+            boards[0].experiment.add_image("weights/first_layer", filters, step, dataformats="HWC")
+
+    def sheet(self, net: Network, device: torch.device) -> np.ndarray:
+        """A row of panels a crop, as `srcnn.report.panels` makes them: uint8 [H, W, 3]."""
+        side = self.crops[0].hr.shape[-1] * self.zoom
+        width, height = side + GAP, side + CAPTION + GAP
+        sheet = Image.new("RGB", (5 * width + GAP, CAPTION + len(self.crops) * height), "white")
+        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+        for column, title in enumerate(titles(type(net).__name__)):
+            draw.text((GAP + column * width, 3), title, "black", font)
+        for row, crop in enumerate(self.crops):
+            sr = super_resolve(net, crop.around.to(device))[crop.inner].cpu().clamp(0, 1)
+            panels = views(crop.lr, sr, crop.hr, net.scale)
+            panels[1] = bicubic_up(crop.around, net.scale)[crop.inner].clamp(0, 1)  # with what is around it
+            errors = [rgb_to_y(quantize(image)) - rgb_to_y(crop.hr) for image in (panels[1], sr)]
+            decibels = [-10 * math.log10(max(float(error.square().mean()), 1e-10)) for error in errors]
+            top = CAPTION + row * height
+            texts = [crop.name[:14], *(f"{figure:.2f} dB" for figure in decibels)]
+            for column, panel in enumerate(row_of_panels(panels, self.zoom)):
+                sheet.paste(panel, (GAP + column * width, top))
+                draw.text((GAP + column * width, top + side + 2), [*texts, "", ""][column], "black", font)
+        return np.asarray(sheet)
+
+
+def crop_of(sample: Sample, net: Network, side: int) -> Crop:
+    """The square of an image on which bicubic does worst, on the grid of LR pixels."""
+    scale = net.scale
+    lr, hr = lr_and_hr(sample, scale)
+    least = min(side // scale, *lr.shape[-2:])  # LR pixels
+    wrong = (bicubic_up(lr, scale).clamp(0, 1) - hr).square().mean(1, keepdim=True)
+    sums = F.avg_pool2d(wrong, least * scale, stride=scale)
+    places = divmod(int(sums.argmax()), sums.shape[-1])
+    margin = max(2, lr_radius(net))
+    rest = (slice(None), slice(None))
+    seen = [slice(max(0, start - margin), start + least + margin) for start in places]
+    inner = [
+        slice((start - part.start) * scale, (start - part.start + least) * scale)
+        for start, part in zip(places, seen, strict=True)
+    ]
+    square = [slice(start, start + least) for start in places]
+    large = [slice(part.start * scale, part.stop * scale) for part in square]
+    return Crop(sample.name, lr[(*rest, *seen)], (*rest, *inner), lr[(*rest, *square)], hr[(*rest, *large)])
+
+
+def first_filters(net: nn.Module, zoom: int = 4) -> np.ndarray | None:
+    """The first convolution's filters as a grid, gray where a weight is 0; None if it sees no colours.
+
+    Returns uint8 [H, W, 3]. Each filter is scaled to its own largest weight.
+    """
+    weight = next((m.weight for m in net.modules() if isinstance(m, nn.Conv2d)), None)
+    if weight is None or weight.shape[1] not in (1, 3):
+        return None
+    filters = weight.detach().float().cpu()
+    filters = filters / filters.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12) / 2 + 0.5
+    tiles = to_uint8(filters).expand(-1, 3, -1, -1).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
+    tiles = F.pad(tiles, (2, 2, 2, 2), value=255)
+    columns = math.ceil(math.sqrt(len(tiles)))
+    rows = math.ceil(len(tiles) / columns)
+    grid = tiles.new_full((rows * columns, *tiles.shape[1:]), 255)
+    grid[: len(tiles)] = tiles
+    grid = grid.view(rows, columns, *tiles.shape[1:]).permute(0, 3, 1, 4, 2)
+    return grid.reshape(rows * tiles.shape[2], columns * tiles.shape[3], 3).numpy()

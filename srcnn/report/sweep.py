@@ -1,0 +1,169 @@
+"""A sweep's runs: ranked in a table, as CSV and as a page."""
+
+import json
+import math
+import shlex
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from markupsafe import Markup
+from omegaconf import DictConfig
+
+from srcnn.report.page import duration, points, read_log, write_page
+from srcnn.report.plots import Line, plot
+from srcnn.report.scores import write_csv
+
+_COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5")
+
+
+class SweepTable(Callback):
+    """At the end of a sweep: its runs ranked by validation, test beside it, printed, as `sweep.csv` and as a page.
+
+    A job that failed has left an `error.txt`, also where a launcher ran it in another process: exit code 1.
+    """
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        try:
+            rank(folder, list(config.hydra.overrides.task))
+        except Exception:  # Hydra would log it and go on to exit code 0
+            traceback.print_exc()
+            raise SystemExit(1) from None
+        failed = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/error.txt"))]
+        if failed:
+            print(f"error: {len(failed)} of the sweep's runs failed: {'; '.join(failed)}", file=sys.stderr)
+            raise SystemExit(1)
+
+
+def rank(folder: Path, overrides: Sequence[str]) -> None:
+    """Write and print what the runs in the folders below came to, best first."""
+    runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/scores.json")]
+    if not runs:
+        return
+    constant = set.intersection(*(set(run["overrides"]) for run in runs)) if len(runs) > 1 else set()
+    runs.sort(key=lambda run: -(run["val_psnr"] or -math.inf))
+    rows = []
+    for number, run in enumerate(runs, 1):
+        row = {"rank": number, "run": run["name"], "val_psnr": run["val_psnr"]}
+        row |= {f"{s}_{key}": value for s, mean in run["mean"].items() for key, value in mean.items()}
+        words = " ".join(word for word in run["overrides"] if word not in constant)
+        rows.append(row | {"protocol": run["protocol"], "overrides": words})
+    write_csv(folder / "sweep.csv", rows)
+    seeds = over_seeds(runs)
+    if seeds:
+        flat = [
+            {"settings": row["settings"], "runs": row["runs"]}
+            | {f"{name}_{part}": figure for name, pair in row["figures"].items() for part, figure in zip(("mean", "std"), pair, strict=True)}
+            for row in seeds
+        ]
+        write_csv(folder / "sweep_seeds.csv", flat)
+    write_sweep(folder / "sweep.html", runs, seeds, ["python", "train.py", "-m", *overrides])
+    _print(rows, list(dict.fromkeys(name for run in runs for name in run["mean"])), seeds)
+    print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
+
+
+def _print(rows: Sequence[Mapping[str, Any]], tests: Sequence[str], seeds: Sequence[Mapping[str, Any]]) -> None:
+    print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images")
+    print(f"rank  {'val':>6}  {'  '.join(f'{name:>6}' for name in tests)}  run  overrides")
+    for row in rows:
+        figures = [row["val_psnr"], *(row.get(f"{name}_psnr") for name in tests)]
+        texts = [f"{'-' if value is None else f'{value:.2f}':>{max(6, len(name))}}" for value, name in zip(figures, ["", *tests], strict=True)]
+        print(f"{row['rank']:>4}  {'  '.join(texts)}  {row['run']:>3}  {row['overrides']}")
+    for row in seeds:
+        figures = ", ".join(f"{name} {mean:.3f} ± {deviation:.3f}" for name, (mean, deviation) in row["figures"].items())
+        print(f"{row['settings'] or 'over seeds'}: {figures} dB over {row['runs']} seeds")
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of PSNR over the runs that differ in their seed alone; for two seeds or more."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault(" ".join(w for w in run["overrides"] if not w.startswith("seed=")), []).append(run)
+    several = {settings: group for settings, group in groups.items() if len(group) > 1}
+    words = [set(settings.split()) for settings in several]
+    constant = set.intersection(*words) if len(words) > 1 else words[0] if words else set()
+    rows = []
+    for settings, group in several.items():
+        figures = {"validation": [run["val_psnr"] for run in group]}
+        figures |= {name: [run["mean"][name]["psnr"] for run in group if name in run["mean"]] for name in group[0]["mean"]}
+        known = {name: values for name, values in figures.items() if len(values) > 1 and None not in values}
+        rows.append(
+            {
+                "settings": " ".join(word for word in settings.split() if word not in constant),
+                "runs": len(group),
+                "figures": {name: (fmean(values), stdev(values)) for name, values in known.items()},
+            }
+        )
+    return rows
+
+
+def write_sweep(
+    path: Path, runs: Sequence[Mapping[str, Any]], seeds: Sequence[Mapping[str, Any]], command: Sequence[str]
+) -> None:
+    """The page of a sweep: its runs, best first, each as its scores.json, in folders beside the page."""
+    values = [dict(override.lstrip("+").partition("=")[::2] for override in run["overrides"]) for run in runs]
+    keys = dict.fromkeys(key for run in values for key in run)
+    parameters = [key for key in keys if len({run.get(key) for run in values}) > 1]
+    logs = [read_log(path.parent / run["name"] / "metrics.csv") for run in runs]
+    shown = [
+        {
+            **run,
+            "run": run["name"],
+            "values": {key: value[key] for key in parameters if key in value},
+            "style": _COLOURS[number] if number < len(_COLOURS) else "soft-line",
+            "time": duration(run["seconds"]),
+        }
+        for number, (run, value) in enumerate(zip(runs, values, strict=True))
+    ]
+    curves = [
+        Line(f"run {run['run']}", found, run["style"].removesuffix("-line"))
+        for run, log in zip(shown, logs, strict=True)
+        if (found := points(log, "val/psnr"))
+    ][::-1]  # the best on top
+    bicubic = points(logs[0], "val/psnr_bicubic")
+    ranked = [run["val_psnr"] for run in runs if run["val_psnr"] is not None]
+    write_page(
+        path,
+        "sweep.html",
+        title=f"Sweep of {len(runs)} runs over {', '.join(parameters) or 'nothing'}",
+        runs=shown,
+        seeds=seeds,
+        tests=list(dict.fromkeys(name for run in runs for name in run["mean"])),
+        parameters=parameters,
+        protocol=runs[0]["protocol"],
+        bicubic=bicubic[-1][1] if bicubic else None,
+        spread=max(ranked) - min(ranked) if ranked else None,
+        plots=[_parameter_plot(key, shown) for key in parameters] if ranked else [],
+        curves=plot([*_across(bicubic, curves), *curves], "step", "PSNR on the validation images, dB")
+        if curves
+        else None,
+        command=shlex.join(command),
+    )
+
+
+def _across(bicubic: Sequence[tuple[float, float]], curves: Sequence[Line]) -> list[Line]:
+    """Bicubic's PSNR from the first to the last step of any run."""
+    steps = [step for curve in curves for step, _ in curve.points]
+    return [Line("bicubic", [(step, bicubic[-1][1]) for step in (min(steps), max(steps))], "soft")] if bicubic else []
+
+
+def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
+    known = [run for run in runs if run["val_psnr"] is not None and key in run["values"]]
+    texts = [run["values"][key] for run in known]
+    try:
+        places, categories = [float(text) for text in texts], []
+    except ValueError:
+        categories = sorted(set(texts))
+        places = [float(categories.index(text)) for text in texts]
+    log = not categories and min(places) > 0 and max(places) >= 5 * min(places)
+    dots = [
+        Line(f"run {run['run']}", [(place, run["val_psnr"])], run["style"].removesuffix("-line"), joined=False)
+        for run, place in zip(known, places, strict=True)
+    ][::-1]
+    ticks = sorted(set(places)) if len(set(places)) <= 6 else None
+    return plot(dots, key, "Validation PSNR, dB", log_x=log, categories=categories, ticks=ticks)

@@ -1,0 +1,179 @@
+"""What a run says while it trains: what it is, how long it will take, how far it has come."""
+
+import logging
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+
+from srcnn.report.page import duration
+
+_LONG = 600  # seconds on a CPU, from which on a faster recipe is named
+
+# Lightning's tips, and its warnings about what is so on purpose here.
+logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what was asked for
+warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
+warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+
+
+def machine(trainer: L.Trainer) -> dict[str, Any]:
+    """What the run is computed on, and in which precision."""
+    device = device_name(trainer.strategy.root_device)
+    return {"device": device, "processes": trainer.world_size, "precision": str(trainer.precision)}
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's and how many threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: str) -> str:
+    """Network, data, recipe, length of the run, device and folder, a line each.
+
+    precision  in which it trains, and why
+    """
+    net, patches, group = module.net, data.patches, module.optimizer.param_groups[0]
+    side = patches.side * patches.ratio
+    recipe = f"{type(module.loss).__name__}, {type(module.optimizer).__name__} at {group['initial_lr']:g}"
+    if module.schedule is not None:
+        recipe += f", {getattr(module.schedule, 'shape', type(module.schedule).__name__)}"
+    steps, epochs = steps_of(trainer, len(patches)), trainer.max_epochs
+    length = f"{steps:,} steps" if steps else "steps without end"
+    if epochs and epochs > 0:
+        length += f" in {epochs} epochs"
+    validation = f"{len(data.validation)} more to validate on" if data.validation else "none to validate on"
+    return "\n".join(
+        [
+            f"{type(net).__name__} x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}, "
+            f"{net.parameter_count:,} parameters",
+            f"data      {len(patches.width)} images of {data.train}, {validation}",
+            f"          test on {', '.join(data.test)}",
+            f"training  {length}, batches of {patches.batch_size} patches {side}x{side}",
+            f"          {recipe}",
+            f"device    {device_name(trainer.strategy.root_device)}",
+            f"precision {precision}",
+            f"folder    {folder}",
+        ]
+    )
+
+
+def steps_of(trainer: L.Trainer, batches: int) -> int | None:
+    """The steps of a run whose epochs have so many batches; None where it has no end."""
+    limit = trainer.overfit_batches or trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    per_epoch = -(-batches // trainer.accumulate_grad_batches)
+    lengths = [per_epoch * trainer.max_epochs] if trainer.max_epochs and trainer.max_epochs > 0 else []
+    lengths += [trainer.max_steps] if trainer.max_steps > 0 else []
+    return min(lengths, default=None)
+
+
+class Meter(L.Callback):
+    """Logs at every log point the pixels of patches trained on a second."""
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start()  # also of a run resumed within an epoch
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self.since, self.batches = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.batches += 1
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        _wait_for(pl_module.device)  # as logging the loss is about to do
+        pixels = batch[1].shape[0] * batch[1].shape[-2] * batch[1].shape[-1] * trainer.world_size
+        pl_module.log("train/Mpixel_per_s", pixels * self.batches / 1e6 / (time.perf_counter() - self.since))
+        self._start()
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+class PlainProgress(L.Callback):
+    """A line per epoch, for output that is no terminal; and early on, how long it will all take.
+
+    has_recipe  an experiment was chosen: no faster one is named
+    """
+
+    warm_up, measured = 3, 2.0  # steps left out, seconds that the estimate rests on
+
+    def __init__(self, has_recipe: bool = False):
+        self.has_recipe = has_recipe
+
+    @rank_zero_only
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.begin, self.first = time.monotonic(), trainer.global_step
+        self.estimated = False
+
+    @rank_zero_only
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        if self.estimated:
+            return
+        steps = trainer.global_step - self.first
+        if steps == self.warm_up:
+            _wait_for(pl_module.device)
+            self.warm = time.monotonic()
+        elif steps > self.warm_up and time.monotonic() > self.warm + self.measured:
+            _wait_for(pl_module.device)
+            self.estimated = True
+            step = (time.monotonic() - self.warm) / (steps - self.warm_up)
+            left = step * (trainer.estimated_stepping_batches - trainer.global_step)
+            if left != float("inf"):
+                slow = pl_module.device.type == "cpu" and left > _LONG and not self.has_recipe
+                advice = "; experiment=fast (or quickstart) takes a minute" if slow else ""
+                print(f"time      about {duration(left)}, {1000 * step:.0f} ms a step{advice}", flush=True)
+
+    @rank_zero_only
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        seconds = time.monotonic() - self.begin
+        done = trainer.global_step - self.first
+        left = trainer.estimated_stepping_batches - trainer.global_step
+        ends = f", {duration(seconds / done * left)} left" if done and 0 < left < float("inf") else ""
+        limited = trainer.max_epochs is not None and trainer.max_epochs > 0
+        epoch = f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if limited else "")
+        print("  ".join([epoch, *_figures(trainer), f"{duration(seconds)}{ends}"]), flush=True)
+
+
+def _figures(trainer: L.Trainer) -> list[str]:
+    """Loss, validation PSNR beside bicubic's, and throughput, as far as they are known."""
+    known = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    shown = [f"loss {known['train/loss']:.4g}"] if "train/loss" in known else []
+    if "val/psnr" in known:
+        shown.append(f"PSNR {known['val/psnr']:.2f} (bicubic {known['val/psnr_bicubic']:.2f})")
+    if "train/Mpixel_per_s" in known:
+        shown.append(f"{known['train/Mpixel_per_s']:.2f} Mpixel/s")
+    return shown
+
+
+def progress(overrides: Sequence[str]) -> L.Callback:
+    """Lightning's bars on a terminal, of which each epoch's stays; else plain lines."""
+    if sys.stdout.isatty():
+        return RichProgressBar(leave=True)
+    return PlainProgress(any(word.startswith("experiment=") for word in overrides))

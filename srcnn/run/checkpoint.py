@@ -1,0 +1,305 @@
+"""What a checkpoint or a weights file holds, and how a network comes back from it.
+
+A weights file is {"network": class name, "arguments": of its constructor, "state_dict", "run": what is known of the
+training}. A Lightning `.ckpt` has the same keys beside Lightning's own; the network's weights begin with "net." there.
+Any other file is taken for a bare state_dict. A stranger's file brings numbers and no code: only plain data is loaded,
+and the class is looked up in `srcnn.nets`.
+"""
+
+import inspect
+import io
+import math
+import os
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from srcnn.errors import UserError
+from srcnn.files import write_bytes
+from srcnn.nets import NETWORKS, SRCNN, Network
+
+WEIGHTS = Path(__file__).parents[1] / "weights"  # what we trained and ship
+_LIGHTNING = "pytorch-lightning_version"  # in every checkpoint of Lightning's
+_NESTED = ("state_dict", "model", "params_ema", "params", "generator")  # where others put a state_dict
+_FORMER = {"srcnn": "SRCNN", "srcnn_residual": "SRCNN", "espcn": "ESPCN"}  # model= of files until 0.1.0
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
+    """A checkpoint, a weights file, or a bare state_dict as {"state_dict": …}; on the CPU.
+
+    Raises UserError for a file that is none, is damaged, or claims to hold more than its size.
+    """
+    path = Path(path)
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: no such checkpoint" + (" (it is a folder)" if path.is_dir() else ""))
+        checkpoint = _read(path)
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:  # torch raises nearly anything, OSError too, depending on which byte is wrong
+        found = newest_checkpoint(path.parent, but=path)
+        other = f"; the next best beside it is {found[0]}, of step {found[1]}" if found else ""
+        raise UserError(f"{path}: not a checkpoint, or a damaged one{other}") from error
+    if isinstance(checkpoint, dict):
+        if "srcnn" in checkpoint:
+            checkpoint |= _of_former(path, checkpoint)
+        elif not {"network", _LIGHTNING} & checkpoint.keys():
+            nested = (checkpoint[key] for key in _NESTED if _is_state_dict(checkpoint.get(key)))
+            checkpoint = {"state_dict": next(nested, checkpoint)}
+        if _is_state_dict(checkpoint.get("state_dict")):
+            if all(map(_is_dense, checkpoint["state_dict"].values())):
+                return checkpoint
+            raise UserError(f"{path}: holds weights that are no plain numbers, or the same few numbers many times")
+    raise UserError(f"{path}: holds no network's weights")
+
+
+def _read(path: Path) -> Any:
+    """What torch has saved there; some exception for a file that is damaged, or that claims more than it holds."""
+    size = path.stat().st_size
+    if zipfile.is_zipfile(path):  # what torch has written since 1.6; it would not look at the checksums
+        with zipfile.ZipFile(path) as archive:
+            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in archive.infolist())
+            if not stored or sum(entry.file_size for entry in archive.infolist()) > size or archive.testzip():
+                raise ValueError("damaged")
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(v, Tensor) for v in value.values())
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_complex():
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def _of_former(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of the layout until 0.1.0 says of its network and run, as it is said now."""
+    settings = checkpoint["srcnn"]
+    try:
+        values = dict(settings["values"])
+        arguments = {key.removeprefix("model."): value for key, value in values.items() if key.startswith("model.")}
+        run = {"values": values, "versions": settings.get("versions", {}), **settings.get("run", {})}
+        return {
+            "network": _FORMER[settings["choices"]["model"]],
+            "arguments": {"scale": values["scale"], **arguments},
+            "run": {"overrides": [], "val_psnr": settings.get("val_psnr"), **run},
+        }
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise UserError(f"{path}: its settings are not those of a run of srcnn") from None
+
+
+def newest_checkpoint(folder: str | os.PathLike, but: Path | None = None) -> tuple[Path, int] | None:
+    """The sound checkpoint of most steps in a run's folder or its checkpoints/, and its step; not `but`."""
+    found = []
+    for path in (*Path(folder).glob("*.ckpt"), *Path(folder).glob("checkpoints/*.ckpt")):
+        if path == but or not path.is_file():
+            continue
+        try:
+            found.append((int(_read(path)["global_step"]), path.name == "last.ckpt", path))
+        except Exception:  # damaged, in whatever way
+            continue
+    return (max(found)[2], max(found)[0]) if found else None
+
+
+def last_good(folder: str | os.PathLike) -> str:
+    """Which checkpoint a run that had to end can be resumed from, as a part of a sentence."""
+    found = newest_checkpoint(folder)
+    return f"the last good checkpoint is {found[0]}, of step {found[1]}" if found else "there is no checkpoint yet"
+
+
+def find_checkpoint(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> Path:
+    """A checkpoint's path; weights of ours go by their name without folder and ending, None is plain SRCNN."""
+    if ckpt_path is None:
+        path = WEIGHTS / f"srcnn_x{scale or 3}.pth"
+        if not path.is_file():
+            shipped = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.pth")))
+            raise UserError(f"scale={scale}: no weights are shipped for it (there are {shipped}); give a ckpt_path")
+        return path
+    named = WEIGHTS / f"{Path(ckpt_path).name}.pth"
+    is_name = Path(ckpt_path).name == str(ckpt_path) and not Path(ckpt_path).exists()
+    return named if is_name and named.is_file() else Path(ckpt_path)
+
+
+def run_of(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says of its run (see `srcnn.run.options.describe`); {} for bare weights.
+
+    Raises UserError unless it is plain data of the expected kinds: it may be a stranger's.
+    """
+    run = checkpoint.get("run", {})
+    sound = isinstance(run, dict) and _is_plain(run)
+    if sound:
+        overrides, psnr = run.get("overrides", []), run.get("psnr", {})
+        parts = [psnr, *(run.get(part, {}) for part in ("values", "classes", "versions", "machine", "data"))]
+        sound = isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)
+        sound = sound and all(isinstance(part, dict) for part in parts)
+        sound = sound and all(isinstance(dB, float | int | None) for dB in (*psnr.values(), run.get("val_psnr")))
+    if not sound:
+        raise UserError(f"{path}: what it says of its run is not what srcnn writes")
+    return run
+
+
+def _is_plain(value: Any, depth: int = 5, items: int = 1000, letters: int = 4096, most: int = 2**64) -> bool:
+    """Whether these are numbers and texts, or lists and dictionaries of them, of at most these sizes."""
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list | tuple):
+        few = depth > 0 and len(value) <= 2 * items
+        return few and all(_is_plain(item, depth - 1, items, letters, most) for item in value)
+    if isinstance(value, str):
+        return len(value) <= letters
+    return value is None or type(value) in (bool, float) or (type(value) is int and abs(value) <= most)
+
+
+def read_run(path: str | os.PathLike) -> dict[str, Any]:
+    """The checkpoint of a run that can be resumed; UserError for weights only, and for state that is not a run's."""
+    checkpoint = read_checkpoint(path)
+    if "srcnn" in checkpoint:
+        former = "was written by a former version of srcnn and cannot be resumed"
+        raise UserError(f"{path}: {former}: start from its weights with init_from={path}")
+    optimizers, callbacks = checkpoint.get("optimizer_states"), checkpoint.get("callbacks")
+    if "loops" not in checkpoint or not optimizers or "overrides" not in run_of(path, checkpoint):
+        raise UserError(f"{path}: holds weights only, no run to resume: start one with init_from={path}")
+    progress(path, checkpoint)
+    sound = type(checkpoint["global_step"]) is int and isinstance(optimizers, list) and isinstance(callbacks, dict)
+    if isinstance(callbacks, dict) and sound:
+        sound = all(isinstance(state, dict) for state in (*callbacks.values(), *optimizers))
+    if not sound or not all({"state", "param_groups"} <= state.keys() for state in optimizers):
+        raise UserError(f"{path}: its state is not that of a run: start one from its weights with init_from={path}")
+    return checkpoint
+
+
+def progress(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> tuple[int, int]:
+    """Epochs and steps that the run of a checkpoint had done."""
+    try:
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        return int(epochs), int(checkpoint["global_step"])
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+        raise UserError(f"{path}: its state is not that of a run: it does not say how far it had come") from None
+
+
+def save_weights(path: str | os.PathLike, net: Network, arguments: Mapping[str, Any], run: Mapping[str, Any]) -> None:
+    """Write a network's weights, with the arguments that build it and what is to be known of the run."""
+    own = net.state_dict()
+    weights = {key: own[key].detach().cpu().clone(memory_format=torch.contiguous_format) for key in own}
+    content = io.BytesIO()
+    facts = {"network": type(net).__name__, "arguments": dict(arguments), "state_dict": weights, "run": dict(run)}
+    torch.save(facts, content)
+    write_bytes(path, content.getbuffer())
+
+
+def load_network(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> tuple[Network, dict[str, Any]]:
+    """The network that a checkpoint holds (see `find_checkpoint`), in eval mode, and the checkpoint.
+
+    `scale` chooses among our weights, and is for a bare state_dict that does not tell: then it is assumed to be 3, and
+    the checkpoint has "scale_assumed".
+    """
+    if scale is not None and not 2 <= scale <= 8:
+        raise UserError(f"scale={scale}: must be between 2 and 8")
+    path = find_checkpoint(ckpt_path, scale)
+    checkpoint = read_checkpoint(path)
+    if "network" in checkpoint:
+        net = _build(path, checkpoint["network"], _arguments_in(path, checkpoint), checkpoint)
+    else:
+        net = _build(path, *_guess(path, checkpoint, scale), checkpoint)
+        checkpoint["scale_assumed"] = isinstance(net, SRCNN) and scale is None
+    if scale not in (None, net.scale):
+        raise UserError(f"scale={scale}, but {path} was trained for scale {net.scale}: leave scale= out")
+    return net.eval(), checkpoint
+
+
+def _arguments_in(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a network's constructor in a file that may be a stranger's: plain and of a sane size."""
+    arguments: Any = checkpoint.get("arguments")
+    plain = isinstance(arguments, dict) and _is_plain(arguments, depth=3, items=64, letters=200, most=65536)
+    if not plain or "${" in str(arguments) or not all(isinstance(key, str) for key in arguments):
+        raise UserError(f"{path}: the arguments of its network are not plain numbers and short texts")
+    if type(scale := arguments.get("scale")) is not int or not 2 <= scale <= 8:
+        raise UserError(f"{path}: its network is for scale {scale}, which must be a whole number from 2 to 8")
+    return arguments
+
+
+def _guess(path: Path, checkpoint: Mapping[str, Any], scale: int | None) -> tuple[str, dict[str, Any]]:
+    """Class and arguments of the network of a bare state_dict: three convolutions, known by their shapes."""
+    weights = _weights_in(checkpoint)
+    try:
+        shapes = [weights[f"conv{i}.weight"].shape for i in (1, 2, 3)]
+        channels, out = shapes[0][1], shapes[2][0]
+        arguments = {"channels": channels, "kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
+        if channels not in (1, 3) or out % channels:
+            raise ValueError
+    except (IndexError, KeyError, ValueError):
+        raise UserError(f"{path}: bare weights of a network unknown here; give a .ckpt, which describes it") from None
+    if out == channels:
+        return "SRCNN", {"scale": scale or 3, **arguments}
+    found = math.isqrt(out // channels)
+    if scale not in (None, found):
+        raise UserError(f"scale={scale}, but the shapes in {path} are those of a network for scale {found}")
+    return "ESPCN", {"scale": found, **arguments}
+
+
+def _build(path: Path, name: Any, arguments: dict[str, Any], checkpoint: Mapping[str, Any]) -> Network:
+    """The network of a file: made without memory first, until its shapes are known to be those of the file."""
+    if not isinstance(name, str) or name not in NETWORKS:
+        raise UserError(f"{path}: its network {name!r} is not in srcnn/nets (there are {', '.join(NETWORKS)})")
+    network = NETWORKS[name]
+    try:
+        inspect.signature(network).bind(**arguments)
+        with torch.device("meta"):
+            shapes = network(**arguments)
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        if "meta" not in str(error):  # else a constructor that reads its own weights, and so needs real ones
+            reason = f"{name} of this clone cannot be built as the file describes it ({' '.join(str(error).split())})"
+            raise UserError(f"{path}: {reason}") from error
+    else:
+        _check_fit(path, shapes, _weights_in(checkpoint))
+        if shapes.parameter_count > path.stat().st_size:
+            raise UserError(f"{path}: is too small for the {shapes.parameter_count:,} weights it describes")
+    with torch.random.fork_rng(devices=[]):
+        net = network(**arguments)
+    return load_weights(net, path, checkpoint)
+
+
+def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> Network:
+    """Put a checkpoint's weights into a network; UserError that names the keys where they don't fit."""
+    weights = _weights_in(checkpoint)
+    _check_fit(path, net, weights)
+    net.load_state_dict(weights)
+    return net
+
+
+def _weights_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's part of a state_dict, by the network's own keys."""
+    weights = checkpoint["state_dict"]
+    if "network" not in checkpoint:  # as others save them, by Lightning, DataParallel or torch.compile too
+        return {re.sub(r"^((net|model|module|generator|_orig_mod)\.)+", "", str(key)): v for key, v in weights.items()}
+    if _LIGHTNING in checkpoint or "srcnn" in checkpoint:  # a loss may have tensors of its own there
+        return {key.removeprefix("net."): value for key, value in weights.items() if str(key).startswith("net.")}
+    return dict(weights)
+
+
+def _check_fit(path: str | os.PathLike, net: Network, weights: Mapping[str, Tensor]) -> None:
+    own = net.state_dict()
+    wrong = [f"{key} is missing" for key in own if key not in weights]
+    wrong += [f"{key} is not the network's" for key in weights if key not in own]
+    for key in (key for key in own if key in weights):
+        found, expected = weights[key], own[key]
+        if found.shape != expected.shape:
+            wrong.append(f"{key} is {_shape(found)} instead of {_shape(expected)}")
+        elif found.is_floating_point() != expected.is_floating_point():
+            wrong.append(f"{key} is of {found.dtype} instead of {expected.dtype}")
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(f"{path}: its weights do not fit this network: {'; '.join(wrong[:3])}{more}")
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a number"

@@ -1,0 +1,184 @@
+"""A run's settings: checked against the YAML, made into objects, recorded, and compared with those of a checkpoint."""
+
+import inspect
+import re
+import traceback
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.plugins.environments import SLURMEnvironment
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from torch import nn
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from srcnn import __version__
+from srcnn.data.datamodule import SRDataModule
+from srcnn.errors import UserError
+from srcnn.run.callbacks import AtomicCheckpointIO
+from srcnn.run.precision import best_precision, bf16_speed
+from srcnn.run.schema import ELSEWHERE, flatten
+from srcnn.upscale import device_of
+
+_LIBRARIES = ("torch", "lightning", "torchmetrics", "lightning_utilities", "tensorboard")
+
+def make(group: str, settings: Any, *arguments: Any, **given: Any) -> Any:
+    """What the `_target_` of a group makes of its settings; nested settings with a `_target_` are made first.
+
+    A wrong setting is a UserError that names the group: an argument that the class does not take, what its constructor
+    refuses by UserError, and what a class of torch or Lightning refuses. Every other error is a bug in the class, and
+    leaves with its own traceback.
+    """
+    settings = plain(settings)
+    target = _find(group, settings.get("_target_"))
+    values = {key: _make_nested(f"{group}.{key}", v) for key, v in settings.items() if not key.startswith("_")}
+    try:
+        return target(*arguments, **values, **given)
+    except UserError as error:
+        prefix = f"{group}." if str(error).partition("=")[0] in values else ""
+        raise type(error)(f"{prefix}{error}") from error.__cause__
+    except Exception as error:
+        frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
+        # No frame at all: the call itself failed, on an argument that the class does not take.
+        if all(name.split(".")[0] in _LIBRARIES for name in frames):
+            raise UserError(f"{group} settings: {error}") from error
+        raise
+
+
+def _make_nested(group: str, value: Any) -> Any:
+    if isinstance(value, dict):
+        if "_target_" in value:
+            return make(group, value)
+        return {key: _make_nested(f"{group}.{key}", item) for key, item in value.items()}
+    return [_make_nested(group, item) for item in value] if isinstance(value, list) else value
+
+
+def _find(group: str, target: str | None) -> Any:
+    """The class or function that a `_target_` names."""
+    path, _, name = (target or "").rpartition(".")
+    if not path:
+        raise UserError(f"{group}._target_={target}: must be the full name of a class, as torch.nn.L1Loss")
+    try:
+        module = import_module(path)
+    except ModuleNotFoundError as error:
+        if not f"{path}.".startswith(f"{error.name}."):  # it is there, and what it imports is not
+            raise
+        raise UserError(f"{group}._target_={target}: there is no module {error.name}") from error
+    if not hasattr(module, name):
+        raise UserError(f"{group}._target_={target}: module {path} has no {name}")
+    return getattr(module, name)
+
+
+def make_all(group: str, parts: DictConfig, **given: Any) -> list[Any]:
+    """The callbacks or loggers of a group, `given` to those that take it; a part that is null, or has no class, is
+    left out."""
+    made = []
+    for key, part in parts.items():
+        if part is None or part.get("_target_", "") is None:
+            continue
+        target = _find(f"{group}.{key}", part.get("_target_"))
+        takes = inspect.signature(target).parameters
+        made.append(make(f"{group}.{key}", part, **{name: v for name, v in given.items() if name in takes}))
+    return made
+
+
+def make_optimizer(settings: DictConfig, net: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of the network's parameters and, after them, of those that the loss has."""
+    return make("optim", settings, [*net.parameters(), *loss.parameters()])
+
+
+def make_schedule(settings: DictConfig | None, optimizer: torch.optim.Optimizer) -> Any:
+    """A function of progress (`srcnn.optim.Schedule`), a scheduler of torch on the optimiser, or None."""
+    if settings is None:
+        return None
+    target = _find("scheduler.schedule", settings.get("_target_"))
+    if isinstance(target, type) and issubclass(target, ReduceLROnPlateau):
+        raise UserError("scheduler.schedule: ReduceLROnPlateau waits for a metric; take one that counts steps")
+    of_torch = isinstance(target, type) and issubclass(target, LRScheduler)
+    return make("scheduler.schedule", settings, *([optimizer] if of_torch else []))
+
+
+def plain(settings: Any) -> Any:
+    """Settings as plain Python, which is what the code below the entry takes."""
+    return OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig | ListConfig) else settings
+
+
+def describe(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """What checkpoints and weights record of a run: what was typed, and what it came to, in plain values."""
+    values = flatten(plain(cfg))
+    place = str(cfg.output_dir)
+    return {
+        "overrides": list(overrides),
+        "values": {
+            key: value
+            for key, value in values.items()
+            if (key not in ELSEWHERE or key == "trainer.precision")
+            and not re.search(r"(^|\.)_", key)
+            and place not in str(value)
+        },
+        "classes": {k.removesuffix("._target_"): v for k, v in values.items() if k.endswith("._target_") and v},
+        "versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(L.__version__)},
+    }
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings of two runs, as "key: then -> now"."""
+    both = ((then.get(part, {}), now.get(part, {}), part) for part in ("classes", "values", "machine", "versions", "data"))
+    found = []
+    for old, new, part in both:
+        for key in dict.fromkeys([*old, *new]):
+            if old.get(key) != new.get(key):
+                name = f"{key}._target_" if part == "classes" else key if part == "values" else f"{part}.{key}"
+                found.append(f"{name}: {old.get(key)} -> {new.get(key)}")
+    return found
+
+
+def is_exact(change: str, run: Mapping[str, Any]) -> bool:
+    """Whether a run that is resumed with this change (see `changes`) is still bit for bit the uninterrupted one."""
+    key, values = change.partition(":")[0], run["values"]
+    if key == "trainer.max_epochs":  # as long as the learning rate does not depend on the length of the run
+        return values.get("scheduler.schedule", "") is None or values.get("scheduler.schedule.shape") == "multistep"
+    return key == "trainer.max_steps" or key.startswith(("callbacks.", "logger."))
+
+
+def new_trainer(
+    settings: DictConfig, folder: Path, callbacks: list[Any], loggers: list[Any], data: SRDataModule
+) -> tuple[L.Trainer, str]:
+    """Lightning's Trainer for a run in `folder`, and in which precision it trains and why."""
+    values = plain(settings)
+    for key in ("callbacks", "logger", "plugins", "default_root_dir", "enable_checkpointing"):
+        if key in values:
+            raise UserError(f"trainer.{key}: is set by callbacks, logger and hydra.run.dir")
+    if values["max_epochs"] == -1 and values["max_steps"] == -1:
+        raise UserError("trainer.max_epochs=-1 needs trainer.max_steps, or the run never ends")
+    device = device_of(values["accelerator"])
+    best, why = best_precision(device)
+    precision = f"{best}: {why}"
+    if values["precision"] == "auto":
+        values["precision"] = best
+    else:
+        precision = f"{values['precision']}, as asked for"
+        if str(values["precision"]).startswith("bf16") and best == "32-true":
+            precision += f"; {why}: a product takes {1 / bf16_speed():.0f} times as long as in float32"
+    # A row of the log an epoch at least.
+    values["log_every_n_steps"] = max(1, min(values["log_every_n_steps"], len(data.patches)))
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    if SLURMEnvironment.detect():
+        plugins.append(SLURMEnvironment(auto_requeue=False))  # RunGuard does it
+    trainer = make(
+        "trainer",
+        {"_target_": "lightning.Trainer", **values},
+        default_root_dir=folder,
+        callbacks=callbacks,
+        logger=loggers,
+        plugins=plugins,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
+    )
+    if (size := data.sampling["batch_size"]) % trainer.world_size:
+        raise UserError(f"data.batch_size={size}: {trainer.world_size} processes cannot share it evenly")
+    return trainer, precision
