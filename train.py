@@ -93,7 +93,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
     facts = {key: run[key] for key in ("protocol", "checkpoint", "val_psnr", "name", "overrides", "steps", "seconds")}
     report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts, run, folder / "metrics.csv")
     save_weights(folder / "weights.pth", net, arguments, run)
-    loggers.finish(trainer.loggers, run, module.scores, trainer.global_step)
+    loggers.finish(trainer.loggers, run, module.scores)
     return val_psnr
 
 

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.table import show
-from srcnn.run.checkpoint import load_network
 from srcnn.image import to_uint8
 from srcnn.nets import Network
+from srcnn.run.checkpoint import load_network
 from srcnn.upscale import upscale
 
 Contender = Callable[[Tensor], Tensor]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from srcnn import __version__
-from srcnn.report import device_name
+from srcnn.report.terminal import device_name
 
 FOLDER = Path(__file__).parent / "results"
 

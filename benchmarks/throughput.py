@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from benchmarks.ours import fast, fit
 from benchmarks.table import show
 from benchmarks.usual import BATCH, PATCH, Usual
-from srcnn.run.callbacks import EMA
 from srcnn.data.datamodule import SRDataModule
 from srcnn.nets import SRCNN
+from srcnn.run.callbacks import EMA
 
 WARMUP = 10  # steps
 

@@ -1,4 +1,4 @@
-"""What people change: their mistakes are tracebacks that end at their line, their additions work to the end of a run."""
+"""What people change: their mistakes are tracebacks that end at their line, their additions work to the end."""
 
 import csv
 import importlib
@@ -192,7 +192,11 @@ def test_a_callback_writes_only_where_it_wants_to(mine: Path, monkeypatch) -> No
         "import lightning as L\nfrom pathlib import Path\n"
         "class Maker(L.Callback):\n    def __init__(self, folder):\n        Path(folder).mkdir(parents=True)\n"
     )
-    words = ["+callbacks.maker._target_=maker.Maker", "+callbacks.maker.folder='${output_dir}/made'", "hydra.run.dir=run"]
+    words = [
+        "+callbacks.maker._target_=maker.Maker",
+        "+callbacks.maker.folder='${output_dir}/made'",
+        "hydra.run.dir=run",
+    ]
     monkeypatch.setattr(sys, "argv", ["train.py", *SMALL, *words])
     train_command(train.train)
     assert (mine / "run" / "made").is_dir()
@@ -213,7 +217,8 @@ def test_train_is_a_function(tmp_path: Path, monkeypatch) -> None:
         "def main(cfg):\n    print(type(load_network(sys.path[0] + '/run/weights.pth')[0]).__name__)\nmain()\n"
     )
     command = [sys.executable, "program.py"]
-    done = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.stdout == "SRCNN\n", done.stderr
 
 
@@ -250,15 +255,15 @@ def test_another_logger(tmp_path: Path) -> None:
 
 def test_schedulers_of_torch(tmp_path: Path) -> None:
     """Resumed bit for bit at the same length; refused where another length or rate would be lost in their state."""
-    name = "torch.optim.lr_scheduler"
     for schedule in (
-        [f"+scheduler.schedule._target_={name}.OneCycleLR", "+scheduler.schedule.max_lr=1e-2", "+scheduler.schedule.total_steps=40"],
-        [f"+scheduler.schedule._target_={name}.CyclicLR", "+scheduler.schedule.base_lr=1e-4", "+scheduler.schedule.max_lr=1e-2",
-         "+scheduler.schedule.step_size_up=3", "optim=sgd"],
-        [f"+scheduler.schedule._target_={name}.MultiStepLR", "+scheduler.schedule.milestones=[1,2]", "scheduler.interval=epoch"],
-    ):  # fmt: skip
+        ["_target_=torch.optim.lr_scheduler.OneCycleLR", "max_lr=1e-2", "total_steps=40"],
+        ["_target_=torch.optim.lr_scheduler.CyclicLR", "base_lr=1e-4", "max_lr=1e-2", "step_size_up=3"],
+        ["_target_=torch.optim.lr_scheduler.MultiStepLR", "milestones=[1,2]"],
+    ):
+        interval = "epoch" if "MultiStep" in schedule[0] else "step"
         folder = schedule[0].rpartition(".")[2]
-        words = [*SMALL, *schedule, "resume=auto"]
+        words = [*SMALL, *(f"+scheduler.schedule.{word}" for word in schedule), f"scheduler.interval={interval}"]
+        words += ["optim=sgd", "resume=auto"]
         run("train.py", *words, "trainer.max_epochs=3", f"hydra.run.dir={folder}/whole", cwd=tmp_path)
         cut = [*words, f"hydra.run.dir={folder}/cut"]
         run("train.py", *cut, "trainer.max_epochs=3", "trainer.max_steps=6", cwd=tmp_path)

@@ -57,7 +57,8 @@ from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import SRCNN
 net = SRCNN()
-data = SRDataModule(net, train_dir={tiny[1].partition("=")[2]!r}, test=[{tiny[1].partition("=")[2]!r}], hold_out=2, batch_size=8)
+folder = {tiny[1].partition("=")[2]!r}
+data = SRDataModule(net, train_dir=folder, test=[folder], hold_out=2, batch_size=8)
 trainer = L.Trainer(accelerator="cpu", devices=2, max_epochs=1, logger=False, enable_checkpointing=False)
 module = SuperResolution(net, PROTOCOLS["authors"], torch.nn.MSELoss(), torch.optim.Adam(net.parameters()))
 trainer.fit(module, data)

@@ -14,8 +14,9 @@ import train
 from srcnn.errors import UserError
 from srcnn.nets import SRCNN
 from srcnn.run import CONFIGS
-from srcnn.run.cli import expand_resume, parse, quote_path, train_command
+from srcnn.run.cli import parse, quote_path, train_command
 from srcnn.run.precision import best_precision, cpu_features
+from srcnn.run.resume import expand_resume
 
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").iterdir())
 WRONG = [
@@ -217,6 +218,6 @@ def test_a_file_brings_no_class_and_no_place(tmp_path: Path) -> None:
                  "+loss.a.b._target_=x", "model=../../evil", "callbacks.last.dirpath=/etc", "hydra.run.dir=/",
                  "+callbacks.x.y=~/x", "data.val=${oc.env:HOME}", r"data.val='\\${oc.env:HOME}'",
                  "optim.lr=choice(1,2)", "optim@model=adam", "hydra/launcher=x", "nonsense=1"):  # fmt: skip
-        with pytest.raises(UserError, match="type it again|cannot be read"):
+        with pytest.raises(UserError, match=r"type it again|cannot be read"):
             expanded(word)
     assert expanded("data.root=/elsewhere") == [f"resume={path}"]  # of the machine, left out

@@ -26,7 +26,7 @@ from test_resume import MUON, assert_same_run, differences, state
 from srcnn.errors import UserError
 from srcnn.files import read_file
 from srcnn.run.checkpoint import load_network, read_checkpoint
-from srcnn.run.cli import expand_resume
+from srcnn.run.resume import expand_resume
 
 KILLS = int(os.environ.get("SRCNN_KILLS", 3))
 MUTATIONS = int(os.environ.get("SRCNN_MUTATIONS", 200))

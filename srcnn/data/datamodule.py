@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -78,7 +77,8 @@ class SRDataModule(L.LightningDataModule):
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
         _, held_out = self._split
-        self.validation = [Sample(self.val or self.train, name, read(), self.val or self.train) for name, read in held_out.items()]
+        source = self.val or self.train
+        self.validation = [Sample(source, name, read(), source) for name, read in held_out.items()]
         self.testing = [sample for name in self.test if name == "leaves" for sample in self._samples(name)]
         self.testing += read_sets([name for name in self.test if name != "leaves"], self.root, self.net.scale)
         self.patches = Patches(self.training_pairs(), **self.sampling)
@@ -89,8 +89,9 @@ class SRDataModule(L.LightningDataModule):
         digests = {}
         for name in filter(None, (self.train, self.val)):
             if name != "leaves":
-                files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in find_images(name, self.root)]
-                digests[name] = hashlib.sha256(repr(files).encode()).hexdigest()[:16]
+                states = [(path.name, path.stat()) for path in find_images(name, self.root)]
+                facts = repr([(file, state.st_size, state.st_mtime_ns) for file, state in states])
+                digests[name] = hashlib.sha256(facts.encode()).hexdigest()[:16]
         return digests
 
     def setup(self, stage: str) -> None:
@@ -171,7 +172,7 @@ class _Batches:
         return len(self.patches)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        trainer = self.trainer
+        trainer: Any = self.trainer
         while True:
             epoch = 0 if trainer.overfit_batches else trainer.current_epoch  # overfitting: the same batches again
             number = epoch * len(self) + trainer.fit_loop.epoch_loop.batch_progress.current.ready

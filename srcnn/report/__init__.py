@@ -40,9 +40,11 @@ def write(
             images.append(image)
     write_comparison(folder / "comparison.png", images, network, net.scale)
     sets = f"data.test=[{','.join(dict.fromkeys(sample.source for sample in samples))}]"
-    again = ["python", "-m", "srcnn.evaluate", f"ckpt_path={facts['checkpoint']}", sets, f"protocol={facts['protocol']}"]
-    commands = [("How these weights were trained", ["python", "train.py", *run["overrides"]])] if "overrides" in run else []
-    write_report(folder / "report.html", document, cards, run, log, [*commands, ("Test again", again)])
+    settings = [f"ckpt_path={facts['checkpoint']}", sets, f"protocol={facts['protocol']}"]
+    commands = [("Test again", ["python", "-m", "srcnn.evaluate", *settings])]
+    if "overrides" in run:
+        commands.insert(0, ("How these weights were trained", ["python", "train.py", *run["overrides"]]))
+    write_report(folder / "report.html", document, cards, run, log, commands)
     print(f"\n{table(scores, network, net.scale, facts['protocol'])}\n")
     print(f"weights     {facts['checkpoint']}")
     print(f"comparison  {folder / 'comparison.png'}\nreport      {folder / 'report.html'}")

@@ -4,7 +4,7 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor, nn
+from torch import nn
 
 from srcnn.data.samples import Sample
 from srcnn.errors import RunError, check_range
@@ -22,7 +22,7 @@ from srcnn.image import bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
 from srcnn.report.panels import CAPTION, GAP, lr_and_hr, row_of_panels, titles, views
 from srcnn.report.scores import Scores, means
-from srcnn.upscale import lr_radius, super_resolve
+from srcnn.upscale import super_resolve
 
 _FLUSH_EVERY = 100  # rows
 # What TensorBoard's hparams tab has a column for, beside what was typed; few, as it shows five at first.
@@ -36,11 +36,11 @@ def begin(loggers: Sequence[Logger], run: Mapping[str, Any]) -> None:
         logger.log_hyperparams({**_class_names(run), **run["values"]})
 
 
-def finish(loggers: Sequence[Logger], run: Mapping[str, Any], scores: Scores, step: int) -> None:
+def finish(loggers: Sequence[Logger], run: Mapping[str, Any], scores: Scores) -> None:
     """End the run in every logger, so that the next job of a sweep is another run there."""
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            logger.show_result(run, scores, step)
+            logger.show_result(run, scores)
         logger.save()
         if callable(end := getattr(getattr(logger, "experiment", None), "finish", None)):  # Weights & Biases'
             end()
@@ -145,8 +145,8 @@ class TensorBoard(TensorBoardLogger):
         self.experiment.flush()
 
     @rank_zero_only
-    def show_result(self, run: Mapping[str, Any], scores: Scores, step: int) -> None:
-        """What the hparams tab sorts by, and the test's table as text."""
+    def show_result(self, run: Mapping[str, Any], scores: Scores) -> None:
+        """What the hparams tab sorts by."""
         known = {**_class_names(run), **run["values"]}
         typed = [word.lstrip("+~").partition("=")[0] for word in run["overrides"]]
         keys = [*_HPARAMS, *(key for key in typed if not key.startswith(_NO_HPARAMS))]
@@ -155,33 +155,7 @@ class TensorBoard(TensorBoardLogger):
         if run["val_psnr"] is not None:
             figures = {"val/best_psnr": run["val_psnr"], **figures}
         self.log_hyperparams(params, figures)
-        self.experiment.add_text("test/scores", _markdown(scores, run["protocol"]), step)
         self.experiment.flush()
-
-
-def _markdown(scores: Scores, protocol: str) -> str:
-    lines = [
-        f"On luma, protocol {protocol}",
-        "",
-        "| set | image | bicubic, dB | network, dB | gain | bicubic, SSIM | network, SSIM |",
-        "|---" * 7 + "|",
-    ]
-    for name, mean in means(scores).items():
-        rows = [(image, score) for image_set, image, score in scores if image_set == name]
-        for image, s in [*rows, ("**mean**", mean)]:
-            figures = f"{s.bicubic_psnr:.2f} | {s.psnr:.2f} | {s.gain:+.2f} | {s.bicubic_ssim:.4f} | {s.ssim:.4f}"
-            lines.append(f"| {name} | {image} | {figures} |")
-    return "\n".join(lines)
-
-
-class Crop(NamedTuple):
-    """A square of a validation image, with the LR around it as far as the network looks."""
-
-    name: str
-    around: Tensor  # LR, [1, 3, h, w]
-    inner: tuple[slice, ...]  # the square within the SR of `around`
-    lr: Tensor  # of the square itself
-    hr: Tensor
 
 
 class Crops(L.Callback):
@@ -195,9 +169,9 @@ class Crops(L.Callback):
 
     def __init__(self, images: int = 3, side: int = 48):
         check_range("images", images, 0)
-        check_range("side", side, 8)
+        check_range("side", side, 24)
         self.images, self.side = images, side
-        self.crops: list[Crop] = []
+        self.crops: list[Sample] = []
 
     def on_validation_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -209,53 +183,43 @@ class Crops(L.Callback):
         net: Any = pl_module.net
         if not self.crops:
             samples: list[Sample] = trainer.datamodule.validation  # type: ignore[attr-defined]
-            self.crops = [crop_of(sample, net, self.side) for sample in samples[: self.images]]
+            self.crops = [hardest_crop(sample, net.scale, self.side) for sample in samples[: self.images]]
         step = trainer.global_step - 1  # the one that the PSNR is logged at
         with torch.autocast(pl_module.device.type, enabled=False):
-            boards[0].experiment.add_image("val/crops", self.sheet(net, pl_module.device), step, dataformats="HWC")
+            boards[0].experiment.add_image("val/crops", self.sheet(net), step, dataformats="HWC")
         if (filters := first_filters(net)) is not None:
             boards[0].experiment.add_image("weights/first_layer", filters, step, dataformats="HWC")
 
-    def sheet(self, net: Network, device: torch.device) -> np.ndarray:
+    def sheet(self, net: Network) -> np.ndarray:
         """A row of panels a crop, as `srcnn.report.panels` makes them: uint8 [H, W, 3]."""
-        side = self.crops[0].hr.shape[-1] * self.zoom
+        device = next(net.parameters()).device
+        side = max(crop.hr.shape[-1] for crop in self.crops) * self.zoom
         width, height = side + GAP, side + CAPTION + GAP
         sheet = Image.new("RGB", (5 * width + GAP, CAPTION + len(self.crops) * height), "white")
         draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
         for column, title in enumerate(titles(type(net).__name__)):
             draw.text((GAP + column * width, 3), title, "black", font)
         for row, crop in enumerate(self.crops):
-            sr = super_resolve(net, crop.around.to(device))[crop.inner].cpu().clamp(0, 1)
-            panels = views(crop.lr, sr, crop.hr, net.scale)
-            panels[1] = bicubic_up(crop.around, net.scale)[crop.inner].clamp(0, 1)  # with what is around it
-            errors = [rgb_to_y(quantize(image)) - rgb_to_y(crop.hr) for image in (panels[1], sr)]
+            lr, hr = lr_and_hr(crop, net.scale)
+            panels = views(lr, super_resolve(net, lr.to(device)).cpu().clamp(0, 1), hr, net.scale)
+            errors = [rgb_to_y(quantize(panel)) - rgb_to_y(hr) for panel in panels[1:3]]
             decibels = [-10 * math.log10(max(float(error.square().mean()), 1e-10)) for error in errors]
+            texts = [crop.name[:14], *(f"{figure:.2f} dB" for figure in decibels), "", ""]
             top = CAPTION + row * height
-            texts = [crop.name[:14], *(f"{figure:.2f} dB" for figure in decibels)]
             for column, panel in enumerate(row_of_panels(panels, self.zoom)):
                 sheet.paste(panel, (GAP + column * width, top))
-                draw.text((GAP + column * width, top + side + 2), [*texts, "", ""][column], "black", font)
+                draw.text((GAP + column * width, top + side + 2), texts[column], "black", font)
         return np.asarray(sheet)
 
 
-def crop_of(sample: Sample, net: Network, side: int) -> Crop:
-    """The square of an image on which bicubic does worst, on the grid of LR pixels."""
-    scale = net.scale
+def hardest_crop(sample: Sample, scale: int, side: int) -> Sample:
+    """The square of an image on which bicubic does worst, as an image of its own."""
     lr, hr = lr_and_hr(sample, scale)
-    least = min(side // scale, *lr.shape[-2:])  # LR pixels
+    side = min(side // scale * scale, *hr.shape[-2:])
     wrong = (bicubic_up(lr, scale).clamp(0, 1) - hr).square().mean(1, keepdim=True)
-    sums = F.avg_pool2d(wrong, least * scale, stride=scale)
-    places = divmod(int(sums.argmax()), sums.shape[-1])
-    margin = max(2, lr_radius(net))
-    rest = (slice(None), slice(None))
-    seen = [slice(max(0, start - margin), start + least + margin) for start in places]
-    inner = [
-        slice((start - part.start) * scale, (start - part.start + least) * scale)
-        for start, part in zip(places, seen, strict=True)
-    ]
-    square = [slice(start, start + least) for start in places]
-    large = [slice(part.start * scale, part.stop * scale) for part in square]
-    return Crop(sample.name, lr[(*rest, *seen)], (*rest, *inner), lr[(*rest, *square)], hr[(*rest, *large)])
+    sums = F.avg_pool2d(wrong, side, stride=scale)
+    top, left = (place * scale for place in divmod(int(sums.argmax()), sums.shape[-1]))
+    return sample._replace(hr=sample.hr[:, top : top + side, left : left + side])
 
 
 def first_filters(net: nn.Module, zoom: int = 4) -> np.ndarray | None:

@@ -50,8 +50,9 @@ def plot(
     from matplotlib.figure import Figure
 
     # Text as text; identifiers that are unique on a page with several plots, and the same every time.
-    options: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": f"{x} {y} {lines}", "font.size": 9}
-    options |= {name: COLOURS["soft"] for name in ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")}
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": f"{x} {y} {lines}", "font.size": 9}
+    inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    options |= dict.fromkeys(inks, COLOURS["soft"])
     with rc_context(options):
         axes = (figure := Figure(figsize=(5.6, 3.4), layout="constrained")).subplots()
         for line in lines:
@@ -86,4 +87,5 @@ def _for_a_page(svg: str, label: str, style: str) -> str:
     sheet = f"<style>{style}</style>" if style else ""
     size = "" if style else 'class="plot" '
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
-    return svg.replace("<svg ", f'<svg {size}role="img" aria-label="{escape(label)}" ', 1).replace("<defs>", f"{sheet}<defs>", 1)
+    svg = svg.replace("<svg ", f'<svg {size}role="img" aria-label="{escape(label)}" ', 1)
+    return svg.replace("<defs>", f"{sheet}<defs>", 1)

@@ -56,50 +56,49 @@ def rank(folder: Path, overrides: Sequence[str]) -> None:
     write_csv(folder / "sweep.csv", rows)
     seeds = over_seeds(runs)
     if seeds:
-        flat = [
-            {"settings": row["settings"], "runs": row["runs"]}
-            | {f"{name}_{part}": figure for name, pair in row["figures"].items() for part, figure in zip(("mean", "std"), pair, strict=True)}
-            for row in seeds
-        ]
-        write_csv(folder / "sweep_seeds.csv", flat)
+        write_csv(folder / "sweep_seeds.csv", [_flat(row) for row in seeds])
     write_sweep(folder / "sweep.html", runs, seeds, ["python", "train.py", "-m", *overrides])
     _print(rows, list(dict.fromkeys(name for run in runs for name in run["mean"])), seeds)
     print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
 
 
 def _print(rows: Sequence[Mapping[str, Any]], tests: Sequence[str], seeds: Sequence[Mapping[str, Any]]) -> None:
+    def figure(value: float | None) -> str:
+        return f"{'-' if value is None else f'{value:.2f}':>6}"
+
     print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images")
     print(f"rank  {'val':>6}  {'  '.join(f'{name:>6}' for name in tests)}  run  overrides")
     for row in rows:
-        figures = [row["val_psnr"], *(row.get(f"{name}_psnr") for name in tests)]
-        texts = [f"{'-' if value is None else f'{value:.2f}':>{max(6, len(name))}}" for value, name in zip(figures, ["", *tests], strict=True)]
-        print(f"{row['rank']:>4}  {'  '.join(texts)}  {row['run']:>3}  {row['overrides']}")
+        figures = "  ".join(figure(value) for value in [row["val_psnr"], *(row.get(f"{name}_psnr") for name in tests)])
+        print(f"{row['rank']:>4}  {figures}  {row['run']:>3}  {row['overrides']}")
     for row in seeds:
-        figures = ", ".join(f"{name} {mean:.3f} ± {deviation:.3f}" for name, (mean, deviation) in row["figures"].items())
-        print(f"{row['settings'] or 'over seeds'}: {figures} dB over {row['runs']} seeds")
+        texts = [f"{name} {mean:.3f} ± {deviation:.3f}" for name, (mean, deviation) in row["figures"].items()]
+        print(f"{row['settings'] or 'over seeds'}: {', '.join(texts)} dB over {row['runs']} seeds")
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean and standard deviation of PSNR over the runs that differ in their seed alone; for two seeds or more."""
-    groups: dict[str, list[Mapping[str, Any]]] = {}
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(" ".join(w for w in run["overrides"] if not w.startswith("seed=")), []).append(run)
-    several = {settings: group for settings, group in groups.items() if len(group) > 1}
-    words = [set(settings.split()) for settings in several]
-    constant = set.intersection(*words) if len(words) > 1 else words[0] if words else set()
+        groups.setdefault(tuple(w for w in run["overrides"] if not w.startswith("seed=")), []).append(run)
+    several = {words: group for words, group in groups.items() if len(group) > 1}
+    constant = set.intersection(*map(set, several)) if several else set()
     rows = []
-    for settings, group in several.items():
+    for words, group in several.items():
         figures = {"validation": [run["val_psnr"] for run in group]}
-        figures |= {name: [run["mean"][name]["psnr"] for run in group if name in run["mean"]] for name in group[0]["mean"]}
-        known = {name: values for name, values in figures.items() if len(values) > 1 and None not in values}
-        rows.append(
-            {
-                "settings": " ".join(word for word in settings.split() if word not in constant),
-                "runs": len(group),
-                "figures": {name: (fmean(values), stdev(values)) for name, values in known.items()},
-            }
-        )
+        figures |= {name: [run["mean"].get(name, {}).get("psnr") for run in group] for name in group[0]["mean"]}
+        known = {name: values for name, values in figures.items() if None not in values}
+        pairs = {name: (fmean(values), stdev(values)) for name, values in known.items()}
+        settings = " ".join(word for word in words if word not in constant)
+        rows.append({"settings": settings, "runs": len(group), "figures": pairs})
     return rows
+
+
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {"settings": row["settings"], "runs": row["runs"]}
+    for name, (mean, deviation) in row["figures"].items():
+        flat |= {f"{name}_mean": mean, f"{name}_std": deviation}
+    return flat
 
 
 def write_sweep(

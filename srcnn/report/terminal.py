@@ -74,7 +74,7 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
     )
 
 
-def steps_of(trainer: L.Trainer, batches: int) -> int | None:
+def steps_of(trainer: Any, batches: int) -> int | None:
     """The steps of a run whose epochs have so many batches; None where it has no end."""
     limit = trainer.overfit_batches or trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
@@ -103,7 +103,7 @@ class Meter(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.batches += 1
-        if trainer.global_step % trainer.log_every_n_steps:
+        if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
         _wait_for(pl_module.device)  # as logging the loss is about to do
         pixels = batch[1].shape[0] * batch[1].shape[-2] * batch[1].shape[-1] * trainer.world_size

@@ -69,23 +69,22 @@ class Checkpoint(ModelCheckpoint):
             super().load_state_dict(state)
 
     def _is_there(self, best: Path, score: Tensor | None) -> bool:
-        """Whether `best` is the file with this score; a file of another is put aside."""
-        files = sorted(Path(str(self.dirpath)).glob("best.ckpt")) if not best.name else [best]
-        for path in files:
-            if not path.exists():
-                return False
-            try:
-                found = read_checkpoint(path)
-                same = best.name != "" and score is not None and found["run"].get("val_psnr") == float(score)
-                aside = path.with_name(f"{path.stem}_of_step_{found['global_step']}.ckpt")
-            except UserError as error:
-                same, aside = False, path.with_suffix(".damaged")
-                rank_zero_only(print)(error)
-            if not same:
-                rank_zero_only(path.rename)(aside)
-                rank_zero_only(print)(f"{path.name} is not of the run that is resumed: kept as {aside.name}", flush=True)
-                return False
-        return True
+        """Whether `best` is the file with this score; a file of another run or step is put aside."""
+        path = best if best.name else Path(str(self.dirpath)) / "best.ckpt"
+        if not path.exists():
+            return not best.name
+        try:
+            found = read_checkpoint(path)
+            if best.name and score is not None and found["run"].get("val_psnr") == float(score):
+                return True
+            aside = path.with_name(f"best_of_step_{found['global_step']}.ckpt")
+        except UserError:
+            aside = path.with_suffix(".damaged")
+        rank_zero_only(path.rename)(aside)
+        rank_zero_only(print)(
+            f"{path.name} is not the best of the resumed run: kept as {aside.name}", flush=True
+        )
+        return False
 
 
 def best_weights(trainer: L.Trainer, net: Network, start: Any) -> tuple[str, float | None]:
@@ -93,7 +92,8 @@ def best_weights(trainer: L.Trainer, net: Network, start: Any) -> tuple[str, flo
 
     By hand, as `trainer.test(ckpt_path=…)` would have the averaging callback bring back the raw weights.
     """
-    best = next((c for c in trainer.checkpoint_callbacks if isinstance(c, Checkpoint) and c.monitor == "val/psnr"), None)
+    checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
+    best = next((checkpoint for checkpoint in checkpoints if checkpoint.monitor == "val/psnr"), None)
     if best and best.best_model_path:
         load_weights(net, best.best_model_path, read_checkpoint(best.best_model_path))
         assert best.best_model_score is not None

@@ -26,6 +26,7 @@ from srcnn.upscale import device_of
 
 _LIBRARIES = ("torch", "lightning", "torchmetrics", "lightning_utilities", "tensorboard")
 
+
 def make(group: str, settings: Any, *arguments: Any, **given: Any) -> Any:
     """What the `_target_` of a group makes of its settings; nested settings with a `_target_` are made first.
 
@@ -57,7 +58,7 @@ def _make_nested(group: str, value: Any) -> Any:
     return [_make_nested(group, item) for item in value] if isinstance(value, list) else value
 
 
-def _find(group: str, target: str | None) -> Any:
+def _find(group: str, target: Any) -> Any:
     """The class or function that a `_target_` names."""
     path, _, name = (target or "").rpartition(".")
     if not path:
@@ -73,7 +74,7 @@ def _find(group: str, target: str | None) -> Any:
     return getattr(module, name)
 
 
-def make_all(group: str, parts: DictConfig, **given: Any) -> list[Any]:
+def make_all(group: str, parts: Any, **given: Any) -> list[Any]:
     """The callbacks or loggers of a group, `given` to those that take it; a part that is null, or has no class, is
     left out."""
     made = []
@@ -127,9 +128,9 @@ def describe(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between the settings of two runs, as "key: then -> now"."""
-    both = ((then.get(part, {}), now.get(part, {}), part) for part in ("classes", "values", "machine", "versions", "data"))
     found = []
-    for old, new, part in both:
+    for part in ("classes", "values", "machine", "versions", "data"):
+        old, new = then.get(part, {}), now.get(part, {})
         for key in dict.fromkeys([*old, *new]):
             if old.get(key) != new.get(key):
                 name = f"{key}._target_" if part == "classes" else key if part == "values" else f"{part}.{key}"

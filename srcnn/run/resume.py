@@ -1,14 +1,25 @@
 """Which run goes on from where, whether it fits the settings, and what it will do differently."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from torch.optim.lr_scheduler import LRScheduler
 
 from srcnn.errors import UserError
 from srcnn.run.checkpoint import newest_checkpoint, progress, read_checkpoint, read_run, run_of
+from srcnn.run.cli import quote_path
 from srcnn.run.options import changes, is_exact
+from srcnn.run.schema import ELSEWHERE
+
+# Groups, and keys of no group, that a resumed run takes from its checkpoint.
+_RESTORED = (
+    "data", "model", "loss", "optim", "scheduler", "trainer", "callbacks", "logger", "experiment", "scale", "seed",
+    "protocol", "init_from",
+)  # fmt: skip
 
 
 class Start(NamedTuple):
@@ -36,7 +47,7 @@ def find_start(resume: str | None, folder: Path) -> Start | None:
     """The checkpoint that `resume` names, or with "auto" and "same" the newest in the run's folder, if there is one."""
     found = newest_checkpoint(folder)
     if resume is None and found:
-        raise UserError(f"hydra.run.dir={folder}: holds a run; add resume=auto to go on with it, or take another folder")
+        raise UserError(f"hydra.run.dir={folder}: holds a run; add resume=auto to go on with it, or name another")
     if resume is None or (resume in ("auto", "same") and not found):
         return None
     path = found[0] if found and resume in ("auto", "same") else Path(resume)
@@ -78,3 +89,71 @@ def _check_unfinished(start: Start, values: Mapping[str, Any], folder: Path) -> 
         raise UserError(f"{start.path}: this run has done its {epochs} epochs; {more}")
     if 0 < values["trainer.max_steps"] <= steps:
         raise UserError(f"{start.path}: this run has done its {steps} steps; raise trainer.max_steps")
+
+
+def expand_resume(words: Sequence[str]) -> list[str]:
+    """The words with those of the run that `resume=CHECKPOINT` goes on with in front, in that run's folder.
+
+    What is typed now takes the place of what was typed then. A file is trusted with the choice of our own groups and
+    with plain values, not with the name of a class nor with a place to write to.
+    """
+    given = {override.key_or_group: override for override in _overrides(words)}
+    path = Path(str(given["resume"].value()).replace(r"\${", "${")) if "resume" in given else None
+    if str(path) == "auto" and "hydra.run.dir" not in given:
+        raise UserError("resume=auto goes on with what is in the run's folder: name it with hydra.run.dir=…")
+    if path is None or str(path) in ("None", "auto"):
+        return list(words)
+    if "init_from" in given:
+        raise UserError("resume and init_from exclude each other: resume goes on with a run, init_from starts one")
+    if "-m" in words or "--multirun" in words:
+        raise UserError("resume continues one run: leave -m out, or start a sweep from its weights with init_from=")
+    saved = {override.key_or_group: override for override in _overrides(read_run(path)["run"]["overrides"])}
+    for key, override in given.items():
+        if key in saved and saved[key].is_add() and not override.is_add():
+            words = [f"++{word}" if word.startswith(f"{key}=") else word for word in words]
+        if key in saved and saved[key].input_line != override.input_line:  # another choice of a group: other keys
+            saved = {other: value for other, value in saved.items() if not other.startswith(f"{key}.")}
+    kept = []
+    for key, override in saved.items():
+        if key in given or key in ELSEWHERE:
+            continue
+        if not _is_trusted(override):
+            line = override.input_line
+            raise UserError(f"{path} was made with {line}: type it again, as no class or place is taken from a file")
+        kept.append(override.input_line)
+    run = path.absolute().parent.parent
+    if path.absolute().parent.name == "checkpoints" and "hydra.run.dir" not in given:
+        kept.append(quote_path(f"hydra.run.dir={run}"))
+    return [*kept, *words]
+
+
+def _overrides(words: Sequence[str]) -> list[Any]:
+    """Words as Hydra parses them; without its flags."""
+    try:
+        return OverridesParser.create().parse_overrides([word for word in words if not word.startswith("-")])
+    except HydraException as error:
+        raise UserError(f"cannot be read as key=value: {error}") from None
+
+
+def _is_trusted(override: Any) -> bool:
+    """Whether a run's setting may be taken from a file: see `expand_resume`."""
+    parts = override.key_or_group.split(".")
+    if parts[0] not in _RESTORED or not all(re.fullmatch(r"[A-Za-z]\w*", part) for part in parts) or override.package:
+        return False
+    if override.is_delete():
+        return True
+    value = override.value()
+    if len(parts) == 1 and parts[0] not in ("scale", "seed", "init_from"):  # the name of a file in a group's folder
+        return value is None or re.fullmatch(r"\w+", str(value)) is not None
+    return not override.is_sweep_override() and _is_plain(value, parts[0] in ("trainer", "callbacks", "logger"))
+
+
+def _is_plain(value: Any, no_paths: bool) -> bool:
+    if isinstance(value, dict):
+        names = all(re.fullmatch(r"[A-Za-z]\w*", str(key)) for key in value)
+        return names and _is_plain(list(value.values()), no_paths)
+    if isinstance(value, list):
+        return len(value) <= 1000 and all(_is_plain(item, no_paths) for item in value)
+    text = str(value)
+    interpolated = re.search(r"(?<!\\)(\\\\)*\$\{", text)
+    return len(text) < 4096 and not interpolated and not (no_paths and re.search(r"[/\\~]|\.\.", text))

@@ -102,12 +102,12 @@ def unknown_key(key: str, known: Iterable[str]) -> UserError:
 
 def help_page(name: str, choices: Mapping[str, str | None]) -> str:
     """All settings with their defaults and comments, the groups with their files."""
-    lines = ["Settings, as key=value" + ("; a group takes the name of one of its files in configs/:" if choices else ":")]
+    lines = ["Settings, as key=value; a group takes the name of one of its files in configs/:"]
     for group, choice in choices.items():
         others = sorted(path.stem for path in (CONFIGS / group).glob("*.yaml") if path.stem != choice)
         lines.append(f"  {group}={choice or 'null'}" + (f"  (or {', '.join(others)})" if others else ""))
     for key, (default, comment) in documented(name, choices).items():
-        fixed = key.startswith(("callbacks.", "logger.")) and not comment  # what nobody needs to set
+        fixed = key.startswith(("callbacks.", "logger.", "hydra.")) and not comment  # what nobody needs to set
         if not fixed and not key.rpartition(".")[2].startswith("_"):
             shown = default if isinstance(default, str) else json.dumps(default, ensure_ascii=False)
             lines.append(f"  {f'{key}={shown}':<52} {comment}".rstrip())
