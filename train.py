@@ -31,7 +31,8 @@ from srcnn.report import loggers, terminal
 from srcnn.run.callbacks import best_weights
 from srcnn.run.checkpoint import find_checkpoint, load_weights, read_checkpoint, save_weights
 from srcnn.run.cli import train_command
-from srcnn.run.options import describe, make, make_all, make_optimizer, make_schedule, new_trainer, plain
+from srcnn.run.make import make, make_all, plain
+from srcnn.run.options import describe, make_optimizer, make_schedule, new_trainer
 from srcnn.run.resume import check_start, find_start, finished
 
 
@@ -51,7 +52,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
     if cfg.init_from and not start:
         path = find_checkpoint(cfg.init_from)
         load_weights(net, path, read_checkpoint(path))
-    data = make("data", cfg.data, net, seed=cfg.seed)
+    degradation = make("degradation", cfg.degradation)
+    data = make("data", cfg.data, net, degradation, seed=cfg.seed)
     loss = make("loss", cfg.loss)
     optimizer = make_optimizer(cfg.optim, net, loss)
     schedule = make_schedule(cfg.scheduler.schedule, optimizer)
@@ -83,6 +85,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
         return None
     run |= {
         "protocol": cfg.protocol,
+        "degradation": degradation.describe(),
         "checkpoint": checkpoint,
         "val_psnr": val_psnr,
         "psnr": {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()},
@@ -90,7 +93,10 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),  # of training and validation, since the start or the last resume
     }
-    facts = {key: run[key] for key in ("protocol", "checkpoint", "val_psnr", "name", "overrides", "steps", "seconds")}
+    facts = {
+        key: run[key]
+        for key in ("protocol", "degradation", "checkpoint", "val_psnr", "name", "overrides", "steps", "seconds")
+    }
     report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts, run, folder / "metrics.csv")
     save_weights(folder / "weights.pth", net, arguments, run)
     loggers.finish(trainer.loggers, run, module.scores)

@@ -1,16 +1,21 @@
 """Our contender: `experiment=fast` through Lightning, as train.py runs it but for validation, logs and checkpoints."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
+import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
+from torch import Tensor
 
 from srcnn.data.datamodule import SRDataModule
+from srcnn.data.sources import read_pair
 from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
 from srcnn.run import CONFIGS
-from srcnn.run.options import make, make_optimizer, make_schedule, plain
+from srcnn.run.make import make, plain
+from srcnn.run.options import make_optimizer, make_schedule
 from srcnn.run.precision import best_precision
 from srcnn.upscale import device_of
 
@@ -22,9 +27,19 @@ def fast(settings: list[str]) -> tuple[DictConfig, SRDataModule]:
     if cfg.trainer.precision == "auto":
         cfg.trainer.precision, _ = best_precision(device_of(cfg.trainer.accelerator))
     L.seed_everything(cfg.seed, verbose=False)
-    data = make("data", cfg.data, make("model", cfg.model, scale=cfg.scale), seed=cfg.seed)
+    net = make("model", cfg.model, scale=cfg.scale)
+    data = make("data", cfg.data, net, make("degradation", cfg.degradation), seed=cfg.seed)
     data.load()
     return cfg, data
+
+
+def training_pairs(data: SRDataModule) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each training image as what the network's body takes, float, and as the HR it should give, uint8."""
+    for name, source in data.training.items():
+        hr, _ = read_pair(source, data.net.scale, data.degradation)
+        lr = data.degradation(hr.expand(3, -1, -1), data.net.scale, name, 0)
+        with torch.no_grad():
+            yield data.net.preprocess(lr[None].float() / 255)[0], hr.expand(3, -1, -1)
 
 
 def fit(cfg: DictConfig, data: SRDataModule, **options: Any) -> None:

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
-from benchmarks.ours import fast, fit
+from benchmarks.ours import fast, fit, training_pairs
 from benchmarks.table import show
 from benchmarks.usual import BATCH, PATCH, Usual
 from srcnn.data.datamodule import SRDataModule
@@ -107,7 +107,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pixels = int(arguments.mpixel * 1e6)
     cfg, data = fast(arguments.settings)
-    pairs = list(data.training_pairs())
+    pairs = list(training_pairs(data))
     side = cfg.data.patch_size
     contenders = {
         "usual loop": (usual(Usual(pairs, device), pixels), flop(PATCH, True) / PATCH**2, torch.float32),

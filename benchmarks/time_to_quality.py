@@ -19,7 +19,7 @@ from typing import Any, cast
 import lightning as L
 import torch
 
-from benchmarks.ours import fast, fit
+from benchmarks.ours import fast, fit, training_pairs
 from benchmarks.table import FOLDER, show
 from benchmarks.usual import Usual
 from srcnn.data.datamodule import SRDataModule
@@ -101,7 +101,7 @@ def main() -> None:
     cfg, data = fast(arguments.settings)
     average = EMA(cfg.callbacks.ema.decay)
     ours, usual = Clock("experiment=fast", data), Clock("usual recipe", data)
-    pairs = list(data.training_pairs())
+    pairs = list(training_pairs(data))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     turns = Turns(ours, usual, Usual(pairs, device), average, arguments.turn)
     fit(cfg, data, callbacks=[average, turns])

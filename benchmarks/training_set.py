@@ -1,44 +1,50 @@
-"""How do step time and memory grow with the training set, from 1 to 100 times T91?
+"""What does a training set of photographs' size cost: bytes a pixel, seconds to pack and to open, memory, step time?
 
-    python -m benchmarks.training_set [--times 1 10 100] [--memory 1.0]
+    python -m benchmarks.training_set [--images 8 60]
 
-Sets of generated images, 75 of 256x256 (as many pixels as T91) and multiples; beyond --memory GB of pixels the set is a
-memory map. Each size in a process of its own, which makes the set and then takes batches alone and whole steps of
-SRCNN, as experiment=fast has them. Memory is the process's: anonymous (what it holds) and file (pages of the map that
-the kernel can take back). Writes benchmarks/results/training_set.json.
+Generated images of 2040x1356, as DIV2K's, are written into a temporary folder, packed, and opened a second time by a
+process of its own, which takes batches alone and whole steps of SRCNN, as experiment=fast has them. Memory is that
+process's: anonymous (what it holds) and file (pages of the map that the kernel can take back). Writes
+benchmarks/results/training_set.json.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from benchmarks.table import show
+from srcnn.data.degrade import Bicubic
 from srcnn.data.leaves import dead_leaves
+from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
-from srcnn.image import bicubic_down, bicubic_up, quantize, shave
+from srcnn.data.sources import ImagePath, Source
+from srcnn.files import list_images, write_image
+from srcnn.image import shave
 from srcnn.nets import SRCNN
 from srcnn.optim import Muon
 
-IMAGES = 75  # of 256x256: 4.9 Mpixel, as T91
-STEPS = 300
+HEIGHT, WIDTH, STEPS = 1356, 2040, 300
 
 
-def pairs(times: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images as SRCNN sees them; every 75 are the same 75 shifted, so that making them does not take the day."""
-    images = dead_leaves(IMAGES, 256, seed=0)
-    for time_ in range(times):
-        for image in images:
-            hr = image.roll((time_, 2 * time_), (1, 2))[:, :255, :255]
-            yield bicubic_up(quantize(bicubic_down(hr[None].float() / 255, 3)), 3)[0], hr
+def write_images(folder: Path, count: int) -> None:
+    """The same 16 leaves images side by side, shifted for each file."""
+    tiles = dead_leaves(16, 512, seed=0)
+    sheet = torch.cat([torch.cat(tiles[row : row + 4], 2) for row in range(0, 16, 4)], 1)
+    for number in range(count):
+        write_image(folder / f"{number:04}.png", sheet.roll((7 * number, 13 * number), (1, 2))[:, :HEIGHT, :WIDTH])
+
+
+def sources(folder: Path) -> dict[str, Source]:
+    return {path.stem: ImagePath(path) for path in list_images(folder)}
 
 
 def memory() -> dict[str, float]:
@@ -48,11 +54,13 @@ def memory() -> dict[str, float]:
     return {"GB anonymous": kib["RssAnon"] / 2**20, "GB file": kib["RssFile"] / 2**20}
 
 
-def measure(times: int, limit: float) -> dict[str, Any]:
-    start = time.perf_counter()
-    patches = Patches(pairs(times), patch_size=36, batch_size=16, random=True, memory=limit)
-    made = time.perf_counter() - start
+def measure(folder: Path) -> dict[str, Any]:
     net = SRCNN(init="identity").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    start = time.perf_counter()
+    packed = pack(sources(folder), 3, Bicubic())
+    patches = Patches(packed, net, patch_size=36, batch_size=16, random=True)
+    patches.batch(0)
+    opened = time.perf_counter() - start
     optimizer = Muon(net.parameters(), lr=1e-4)
 
     def step(number: int) -> None:
@@ -69,27 +77,32 @@ def measure(times: int, limit: float) -> dict[str, Any]:
             work(number)
         return (time.perf_counter() - start) / STEPS * 1e3
 
-    batch, whole = milliseconds(patches.batch), milliseconds(step)
-    size = (patches.inputs.nbytes + patches.targets.nbytes) / 1e9
-    row = {"x T91": times, "GB of pixels": size, "in": "a map" if patches.mapped else "memory", "s to make": made}
-    return row | {"ms a batch": batch, "ms a step": whole} | memory()
+    hr_pixels = int(packed.sizes.prod(1).sum())
+    row = {"Mpixel": hr_pixels / 1e6, "bytes an HR pixel": packed.pixels.numel() / hr_pixels, "s to open": opened}
+    return row | {"ms a batch": milliseconds(patches.batch), "ms a step": milliseconds(step)} | memory()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, nargs="+", default=[1, 10, 100])
-    parser.add_argument("--memory", type=float, default=1.0)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--images", type=int, nargs="+", default=[8, 60])
+    parser.add_argument("--of", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(arguments.times[0], arguments.memory)))
+    if arguments.of:
+        print(json.dumps(measure(arguments.of)))
         return
     rows = []
-    for times in arguments.times:
-        command = [sys.executable, "-m", "benchmarks.training_set", "--one", "--times", str(times)]
-        command += ["--memory", str(arguments.memory)]
-        rows.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
-    show("training_set", rows, memory=arguments.memory)
+    for count in arguments.images:
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "images"
+            os.environ["SRCNN_CACHE"] = str(Path(temporary) / "cache")
+            write_images(folder, count)
+            start = time.perf_counter()
+            pack(sources(folder), 3, Bicubic())
+            packed = time.perf_counter() - start
+            command = [sys.executable, "-m", "benchmarks.training_set", "--of", str(folder)]
+            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            rows.append({"images": count, "s to pack": packed} | found)
+    show("training_set", rows)
 
 
 if __name__ == "__main__":

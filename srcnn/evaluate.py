@@ -3,6 +3,7 @@
     python -m srcnn.evaluate                                                    our weights on Set5; scale=2 | 3 | 4
     python -m srcnn.evaluate ckpt_path=CKPT                                     on what it was to be tested on
     python -m srcnn.evaluate ckpt_path=CKPT data.test=[Set5,Set14] protocol=basicsr
+    python -m srcnn.evaluate degradation=camera                                 on blurred, noisy, compressed LR
 
 Prints a table per set and writes report.html, scores.csv, scores.json and comparison.png into a folder below outputs/,
 or output=.
@@ -14,15 +15,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
+from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_choice
 from srcnn.files import check_folder, write_image
-from srcnn.image import bicubic_down, modcrop, quantize, to_uint8
+from srcnn.image import to_uint8
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
+from srcnn.run import CONFIGS
 from srcnn.run.checkpoint import find_checkpoint, load_network, run_of
 from srcnn.run.cli import command
+from srcnn.run.make import make
 from srcnn.upscale import device_of, super_resolve
 
 
@@ -59,6 +63,7 @@ def predict_test_sets(cfg: DictConfig, net: Network, checkpoint: dict[str, Any])
 def _score_sets(cfg: DictConfig, folder: Path, net: Network, checkpoint: dict[str, Any], with_images: bool) -> None:
     from srcnn import report
     from srcnn.data.samples import read_sets
+    from srcnn.report.panels import lr_and_hr
 
     check_choice("protocol", cfg.protocol, tuple(PROTOCOLS))
     net.to(device_of(cfg.trainer.accelerator))
@@ -67,17 +72,28 @@ def _score_sets(cfg: DictConfig, folder: Path, net: Network, checkpoint: dict[st
     sets = test_sets(cfg.data.test, run)
     if with_images:
         print(f"no input= is given: super-resolving and scoring the test images of {', '.join(sets)}", flush=True)
-    samples, device = read_sets(sets, cfg.data.root, net.scale), next(net.parameters()).device
-    scores = []
+    degradation, device = _degradation(cfg.degradation, run), next(net.parameters()).device
+    samples, scores = read_sets(sets, cfg.data.root, net.scale, degradation), []
     for sample in samples:
         hr = sample.hr[None].to(device).float() / 255
         if with_images:
-            sr = super_resolve(net, quantize(bicubic_down(modcrop(hr, net.scale), net.scale)))
+            sr = super_resolve(net, lr_and_hr(sample, net.scale)[0].to(device))
             write_image(folder / sample.image_set / f"{sample.name}_x{net.scale}.png", to_uint8(sr)[0].cpu())
-        scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr)))
+        lr = None if sample.lr is None else sample.lr[None].to(device).float() / 255
+        scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr, lr=lr)))
     logs = (parent / "metrics.csv" for parent in path.absolute().parents[:2])
-    facts = {"protocol": cfg.protocol, "checkpoint": str(path)}
+    facts = {"protocol": cfg.protocol, "degradation": degradation.describe(), "checkpoint": str(path)}
     report.write(folder, net, samples, scores, facts, run, next((log for log in logs if log.is_file()), None))
+
+
+def _degradation(name: str | None, run: Mapping[str, Any]) -> Degradation:
+    """The degradation of this name in configs/degradation, or else the one that the checkpoint was trained for."""
+    names = sorted(path.stem for path in (CONFIGS / "degradation").glob("*.yaml") if path.stem != "none")
+    if name is None:
+        trained_for = run.get("degradation", "bicubic").split()[0]
+        name = trained_for if trained_for in names else "bicubic"
+    check_choice("degradation", name, tuple(names))
+    return make("degradation", OmegaConf.load(CONFIGS / "degradation" / f"{name}.yaml"))
 
 
 def main() -> None:

@@ -20,19 +20,23 @@ def bicubic_down(hr: Tensor, scale: int) -> Tensor:
     return _resample(_resample(hr, -2, phases=1, step=scale), -1, phases=1, step=scale)
 
 
-def bicubic_up(lr: Tensor, scale: int) -> Tensor:
-    """Enlarge as MATLAB's `imresize(lr, scale, "bicubic")`: [N, C, H, W] -> [N, C, scale*H, scale*W]."""
-    return _resample(_resample(lr, -2, phases=scale, step=1), -1, phases=scale, step=1)
+def bicubic_up(lr: Tensor, scale: int, pad: bool = True) -> Tensor:
+    """Enlarge as MATLAB's `imresize(lr, scale, "bicubic")`: [N, C, H, W] -> [N, C, scale*H, scale*W].
+
+    With `pad=False` only what no border touches: less 2*scale on each side.
+    """
+    return _resample(_resample(lr, -2, scale, 1, pad), -1, scale, 1, pad)
 
 
-def _resample(x: Tensor, dim: int, phases: int, step: int) -> Tensor:
+def _resample(x: Tensor, dim: int, phases: int, step: int, pad: bool = True) -> Tensor:
     """Along one dimension, `phases` new pixels for every `step` old ones.
 
     Written as sums of shifted images, as torch's own bicubic loses 1e-5 in float32, renormalises at the borders
     where MATLAB mirrors, and would be rounded under autocast or TF32 were it a convolution.
     """
-    count = x.shape[dim] // step
-    x = symmetric_pad(x, 2 * step, dim)
+    if pad:
+        x = symmetric_pad(x, 2 * step, dim)
+    count = x.shape[dim] // step - 4
 
     def shifted(start: int) -> Tensor:
         pixels = slice(start, start + step * (count - 1) + 1, step)

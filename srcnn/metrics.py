@@ -33,6 +33,8 @@ class Score:
 class Protocol:
     """How a network is scored: on the luma (BT.601) of 8-bit images, `scale` pixels shaved off each side.
 
+    At scale 1 nothing is shaved off, as is usual for noise and JPEG artefacts, and bicubic is the LR image itself.
+
     authors  the SRCNN authors' MATLAB code: the LR is not rounded, luma is rounded to 8 bits, and bicubic works on
              the luma; a gray image is its own luma. A network on RGB gets the RGB image, shrunk in floating point,
              and its rounded output gives the luma.
@@ -43,18 +45,18 @@ class Protocol:
     lr_8bit: bool
     luma_8bit: bool
 
-    def score(self, net: Network, hr: Tensor, with_ssim: bool = True) -> Score:
+    def score(self, net: Network, hr: Tensor, with_ssim: bool = True, lr: Tensor | None = None) -> Score:
         """Shrink an HR image [1, 1 or 3, H, W] in [0, 1], super-resolve it and compare; bicubic beside it.
+
+        lr  an 8-bit LR image in [0, 1] to take instead of shrinking HR, so that only the luma's rounding tells the
+            protocols apart; of RGB where HR is gray, its gray image is taken
 
         Without SSIM, which takes longer than small networks do, it is NaN.
         """
         scale = net.scale
         hr = modcrop(hr, scale)
         truth = self._luma(hr)
-        if self.lr_8bit:
-            lr = quantize(bicubic_down(hr.expand(-1, 3, -1, -1), scale))
-            bicubic, sr = self._luma(quantize(bicubic_up(lr, scale))), self._luma(quantize(super_resolve(net, lr)))
-        else:
+        if lr is None and not self.lr_8bit:
             luma_lr = bicubic_down(truth / 255, scale)
             bicubic = self._luma(quantize(bicubic_up(luma_lr, scale)))
             if net.channels == 1:
@@ -62,12 +64,17 @@ class Protocol:
             else:
                 rgb = quantize(upscale(net, bicubic_down(hr.expand(-1, 3, -1, -1), scale).float()))
                 sr = self._luma(quantize(gray_of(rgb)) if hr.shape[1] == 1 else rgb)
-        return _score(sr, bicubic, truth, scale, with_ssim)
+            return _score(sr, bicubic, truth, scale, with_ssim)
+        lr = quantize(bicubic_down(hr.expand(-1, 3, -1, -1), scale)) if lr is None else _with_channels(lr, hr.shape[1])
+        return self._compare(lr, quantize(super_resolve(net, lr)), truth, with_ssim)
 
     def compare(self, lr: Tensor, sr: Tensor, hr: Tensor) -> Score:
         """Score an SR image that is there, and bicubic on the same LR: all [1, 1 or 3, H, W] in [0, 1]."""
+        return self._compare(lr, sr, self._luma(hr))
+
+    def _compare(self, lr: Tensor, sr: Tensor, truth: Tensor, with_ssim: bool = True) -> Score:
         scale = sr.shape[-1] // lr.shape[-1]
-        return _score(self._luma(sr), self._luma(quantize(bicubic_up(lr, scale))), self._luma(hr), scale)
+        return _score(self._luma(sr), self._luma(quantize(bicubic_up(lr, scale))), truth, scale, with_ssim)
 
     def _luma(self, image: Tensor) -> Tensor:
         image = image.cpu().double()  # not every accelerator has float64
@@ -76,10 +83,14 @@ class Protocol:
         return rgb_to_y(image.expand(-1, 3, -1, -1)) * 255
 
 
+def _with_channels(lr: Tensor, channels: int) -> Tensor:
+    return quantize(gray_of(lr)) if channels < lr.shape[1] else lr.expand(-1, channels, -1, -1)
+
+
 def _score(sr: Tensor, bicubic: Tensor, truth: Tensor, scale: int, with_ssim: bool = True) -> Score:
-    figures = []
+    figures, border = [], scale if scale > 1 else 0
     for luma in (sr, bicubic):
-        pair = shave(luma, scale), shave(truth, scale)
+        pair = shave(luma, border), shave(truth, border)
         figures += [psnr(*pair), ssim(*pair) if with_ssim else math.nan]
     return Score(*figures)
 

@@ -4,11 +4,13 @@ import csv
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once
+os.environ["SRCNN_CACHE"] = str(Path(tempfile.gettempdir()) / f"srcnn-tests-{os.getuid()}")  # not the user's
 
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.sets import SETS

@@ -94,3 +94,53 @@ def test_a_gray_image_is_its_own_luma_for_the_authors() -> None:
     difference = ((bicubic - gray) * 255)[..., 3:-3, 3:-3]
     assert score.bicubic_psnr == pytest.approx(20 * math.log10(255 / difference.square().mean().sqrt()), abs=1e-3)
     assert score.psnr == pytest.approx(score.bicubic_psnr, abs=0.02)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_given_lr_is_what_is_enlarged(protocol: str, colours: int, channels: int) -> None:
+    """The network and bicubic get the LR of 8 bits that is given; luma is rounded as the protocol has it."""
+    torch.manual_seed(0)
+    net = SRCNN(channels=channels, residual=True)
+    hr, lr = quantize(torch.rand(1, colours, 51, 48)), quantize(torch.rand(1, colours, 17, 16))
+    score = PROTOCOLS[protocol].score(net, hr, lr=lr)
+    gray_of_authors = colours == 1 and protocol == "authors"  # its own luma
+
+    def luma(image: Tensor) -> Tensor:
+        if gray_of_authors:
+            return image.double() * 255
+        exact = _luma(image.expand(-1, 3, -1, -1))
+        return (exact + 0.5).floor() if protocol == "authors" else exact
+
+    for sr, found in ((super_resolve(net, lr), score.psnr), (bicubic_up(lr, 3), score.bicubic_psnr)):
+        difference = (luma(quantize(sr)) - luma(hr))[..., 3:-3, 3:-3]
+        assert found == pytest.approx(20 * math.log10(255 / difference.square().mean().sqrt()), abs=1e-3)
+
+
+@pytest.mark.parametrize("colours", [1, 3])
+def test_basicsr_with_its_own_lr_given_is_basicsr(colours: int) -> None:
+    net = SRCNN(init="identity")
+    hr = quantize(torch.rand(1, colours, 48, 48))
+    given = PROTOCOLS["basicsr"].score(net, hr, lr=quantize(bicubic_down(hr, 3)))
+    assert given.as_dict() == pytest.approx(PROTOCOLS["basicsr"].score(net, hr).as_dict(), abs=0.02)
+
+
+def test_a_gray_image_with_an_lr_of_rgb() -> None:
+    """As of a JPEG file that has colours: its gray image is scored."""
+    hr, lr = quantize(torch.rand(1, 1, 48, 48)), quantize(torch.rand(1, 1, 16, 16))
+    net = SRCNN()
+    for protocol in PROTOCOLS.values():
+        one, other = (protocol.score(net, hr, lr=image) for image in (lr, lr.expand(-1, 3, -1, -1)))
+        assert one == other
+
+
+def test_at_the_same_size_nothing_is_shaved_off() -> None:
+    """As SwinIR and BasicSR score denoising and JPEG artefacts; what bicubic gives is the LR image."""
+    hr = quantize(torch.rand(1, 3, 40, 40))
+    lr = hr.clone()
+    lr[..., 0, 0] = 1 - lr[..., 0, 0]
+    score = PROTOCOLS["basicsr"].score(SRCNN(1, init="identity"), hr, lr=lr)
+    difference = _luma(lr) - _luma(hr)
+    assert score.bicubic_psnr == pytest.approx(20 * math.log10(255 / difference.square().mean().sqrt()), abs=1e-3)
+    assert score.psnr == pytest.approx(score.bicubic_psnr, abs=0.01)

@@ -32,7 +32,8 @@ WRONG = [
     ("+optim.foo=1", "optim settings: "),
     ("seed", "cannot be read as key=value"),
     ("seed=1.5", "seed=1.5: must be a whole number"),
-    ("scale=1", "scale=1: must be between 2 and 8"),
+    ("scale=0", "scale=0: must be between 1 (the same size) and 8"),
+    ("scale=1", "scale=1: "),
     ("protocol=matlab", "protocol=matlab: choose authors or basicsr"),
     ("data.batch_size=2.5", "data.batch_size=2.5: must be a whole number"),
     ("data.batch_size=0", "data.batch_size=0: must be a number, at least 1"),
@@ -46,7 +47,6 @@ WRONG = [
     ("data.train=/nowhere", "no image set or folder '/nowhere'"),
     ("data.test=[Urban100]", "Urban100 is not below"),
     ("data.leaves.count=1", "leaves.count=1: must be a number, at least 2"),
-    ("data.hold_out=-1", "data.hold_out=-1: must be a number, at least 0"),
     ("data.hold_out=[nothere]", "data.hold_out names no image of leaves: nothere"),
     ("model.kernels=[9,1]", "model.kernels=[9, 1] widths=[64, 32]: SRCNN has three kernels"),
     ("model.kernels=[9,2,5]", "model.kernels=2: must be odd"),
@@ -169,7 +169,7 @@ def test_paths_are_taken_as_typed(name: str) -> None:
     [
         (["foo=1"], "foo: no such key"),
         (["inptu=a.png"], "inptu: no such key; did you mean input?"),
-        (["overwrite=yes"], "overwrite=yes: must be true or false"),
+        (["overwrite=5"], "overwrite=5: must be true or false"),
         (["ckpt_path="], "ckpt_path=: give a value"),
     ],
 )

@@ -1,31 +1,37 @@
-"""The data of a run: training patches in memory, whole images to validate and test on."""
+"""The data of a run: patches to train on, whole images to validate and test on."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
 
-from srcnn.data.leaves import dead_leaves_image
+from srcnn.data.degrade import Bicubic, Degradation
+from srcnn.data.leaves import Leaves
+from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
-from srcnn.data.samples import Sample, read_sets
+from srcnn.data.samples import Sample, read_samples, read_sets
 from srcnn.data.sets import find_images
+from srcnn.data.sources import ImagePath, Source, match
 from srcnn.errors import UserError, check_range
-from srcnn.files import distinct_names, read_image
-from srcnn.image import bicubic_down, modcrop, quantize, rgb_to_y, to_uint8
+from srcnn.files import distinct_names
 from srcnn.nets import Network
 
-_Images = dict[str, Callable[[], Tensor]]
+_OF_OURS = ("leaves", "pairs")  # what data.train and data.test may name beside sets and folders
 
 
 class SRDataModule(L.LightningDataModule):
-    """Images for a network: `train` and `test` name sets (see `srcnn.data.sets`) or folders; "leaves" are generated.
+    """Images for a network: `train` and `test` name sets (see `srcnn.data.sets`) or folders; "leaves" are
+    generated, "pairs" are LR and HR images of one's own.
 
+    degradation how LR images are made
     train_dir  a folder to train on, instead of `train`
-    hold_out   training images kept for validation: their names (without the ending), or how many
+    train_hr, train_lr, test_hr, test_lr   folders of pairs; without the latter two, those held out are tested on
+    hold_out   training images kept for validation: their names (without the ending), or how many: 10 are evenly
+               spread, -10 the last ten
     val        a set or folder to validate on instead
     exclude    names to leave out (T91 holds one image twice)
     leaves     count, size and seed of the dead-leaves images
@@ -35,10 +41,15 @@ class SRDataModule(L.LightningDataModule):
     def __init__(
         self,
         net: Network,
+        degradation: Degradation | None = None,
         *,
         root: str = "data",
         train: str = "T91",
         train_dir: str | None = None,
+        train_hr: str | None = None,
+        train_lr: str | None = None,
+        test_hr: str | None = None,
+        test_lr: str | None = None,
         val: str | None = None,
         test: Sequence[str] = ("Set5",),
         exclude: Sequence[str] = (),
@@ -49,17 +60,15 @@ class SRDataModule(L.LightningDataModule):
         random: bool = False,
         augment: bool = True,
         batch_size: int = 128,
-        memory: float = 4.0,
         seed: int = 0,
     ):
         super().__init__()
-        self.net, self.root = net, root
+        self.net, self.root, self.degradation = net, root, degradation or Bicubic()
+        self.train_pairs, self.test_pairs = (train_hr, train_lr), (test_hr, test_lr)
         self.train, self.val, self.test = train_dir or train, val, test
         self.exclude, self.hold_out, self.leaves = exclude, hold_out, leaves
         if isinstance(test, str) or not test or not all(isinstance(name, str) for name in test):
             raise UserError(f"test={test}: must be a list of sets or folders, as [Set5]")
-        if isinstance(hold_out, int):
-            check_range("hold_out", hold_out, 0)
         if "leaves" in (train, *test):
             if not leaves:
                 raise UserError("leaves=null: images called leaves need their settings, as data=leaves has them")
@@ -70,25 +79,32 @@ class SRDataModule(L.LightningDataModule):
             multiple = f" and a multiple of {net.body_scale}" if net.body_scale > 1 else ""
             raise UserError(f"patch_size={patch_size}: {type(net).__name__} needs at least {least}{multiple}")
         self.sampling: dict[str, Any] = {"patch_size": patch_size, "stride": stride, "random": random}
-        self.sampling |= {"augment": augment, "batch_size": batch_size, "memory": memory, "seed": seed}
-        for name, least in (("batch_size", 1), ("stride", 1), ("memory", 0)):
+        self.sampling |= {"augment": augment, "batch_size": batch_size, "seed": seed}
+        for name, least in (("batch_size", 1), ("stride", 1)):
             check_range(name, self.sampling[name], least)
 
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
-        _, held_out = self._split
-        source = self.val or self.train
-        self.validation = [Sample(source, name, read(), source) for name, read in held_out.items()]
-        self.testing = [sample for name in self.test if name == "leaves" for sample in self._samples(name)]
-        self.testing += read_sets([name for name in self.test if name != "leaves"], self.root, self.net.scale)
-        self.patches = Patches(self.training_pairs(), **self.sampling)
+        self.training, held_out = self._split
+        self.validation = self._samples(self.val or self.train, held_out)
+        self.testing = []
+        for name in self.test:
+            if name == "pairs":
+                pairs = self._pairs(self.test_pairs) if all(self.test_pairs) else held_out
+                self.testing += self._samples(name, pairs)
+            elif name == "leaves":
+                self.testing += self._samples(name, self._images(name))
+        sets = [name for name in self.test if name not in _OF_OURS]
+        self.testing += read_sets(sets, self.root, self.net.scale, self.degradation)
+        self.pack = pack(self.training, self.net.scale, self.degradation)
+        self.patches = Patches(self.pack, self.net, **self.sampling)
 
     @cached_property
     def fingerprint(self) -> dict[str, str]:
         """A digest of the names, sizes and times of the image files trained and validated on, by set."""
         digests = {}
         for name in filter(None, (self.train, self.val)):
-            if name != "leaves":
+            if name not in _OF_OURS:
                 states = [(path.name, path.stat()) for path in find_images(name, self.root)]
                 facts = repr([(file, state.st_size, state.st_mtime_ns) for file, state in states])
                 digests[name] = hashlib.sha256(facts.encode()).hexdigest()[:16]
@@ -115,29 +131,16 @@ class SRDataModule(L.LightningDataModule):
             return batch  # it is there; looking through it would take a millisecond a step
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def training_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each training image as what the network's body takes and as the HR it should give, uint8."""
-        images, _ = self._split
-        scale = self.net.scale
-        for read in images.values():
-            hr = modcrop(read()[None], scale)
-            if min(hr.shape[-2:]) < scale:
-                continue
-            rgb = hr.expand(-1, 3, -1, -1).float() / 255
-            lr = quantize(bicubic_down(rgb, scale))  # 8 bits, as a file would give it
-            if self.net.channels == 1:
-                rgb, lr = rgb_to_y(rgb), rgb_to_y(lr)
-            with torch.no_grad():
-                yield self.net.preprocess(lr)[0], to_uint8(rgb)[0]
-
     @cached_property
-    def _split(self) -> tuple[_Images, _Images]:
+    def _split(self) -> tuple[dict[str, Source], dict[str, Source]]:
         """Images to train on and to validate on."""
-        images = {name: read for name, read in self._images(self.train).items() if name not in self.exclude}
+        images = {name: image for name, image in self._images(self.train).items() if name not in self.exclude}
         if self.val:
             return images, self._images(self.val)
-        if isinstance(self.hold_out, int):  # evenly spread over the set
-            names = list(images)
+        names = list(images)
+        if isinstance(self.hold_out, int) and self.hold_out < 0:  # the last
+            held_out = set(names[self.hold_out :])
+        elif isinstance(self.hold_out, int):  # evenly spread over the set
             held_out = {names[i * len(names) // self.hold_out] for i in range(self.hold_out)}
         else:
             held_out = set(map(str, self.hold_out))
@@ -145,20 +148,28 @@ class SRDataModule(L.LightningDataModule):
             raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
         if len(held_out) >= len(images):
             raise UserError(f"data.hold_out={self.hold_out} leaves none of the {len(images)} images to train on")
-        training = {name: read for name, read in images.items() if name not in held_out}
+        training = {name: image for name, image in images.items() if name not in held_out}
         return training, {name: images[name] for name in images if name in held_out}
 
-    def _images(self, name: str) -> _Images:
-        """The images of a set by name, each read when it is called for."""
+    def _images(self, name: str) -> dict[str, Source]:
+        """The images of a set by name."""
         if name == "leaves":
             assert self.leaves
             size, seed = self.leaves["size"], self.leaves["seed"]
-            return {f"leaves{i}": partial(dead_leaves_image, i, size, seed) for i in range(self.leaves["count"])}
+            return {f"leaves{i}": Leaves(i, size, seed) for i in range(self.leaves["count"])}
+        if name == "pairs":
+            return self._pairs(self.train_pairs)
         paths = find_images(name, self.root)
-        return {image: partial(read_image, path) for image, path in zip(distinct_names(paths), paths, strict=True)}
+        return dict(zip(distinct_names(paths), map(ImagePath, paths), strict=True))
 
-    def _samples(self, name: str) -> list[Sample]:
-        return [Sample(name, image, read(), name) for image, read in self._images(name).items()]
+    def _pairs(self, folders: tuple[str | None, str | None]) -> dict[str, Source]:
+        hr, lr = folders
+        if not (hr and lr):
+            raise UserError("train_hr, train_lr: name the folders with the HR and LR images, as data=pairs has them")
+        return dict(match(hr, lr, self.net.scale))
+
+    def _samples(self, name: str, images: dict[str, Source]) -> list[Sample]:
+        return read_samples(images, name, name, self.net.scale, self.degradation)
 
 
 class _Batches:

@@ -4,6 +4,8 @@ Opaque shapes whose radii fall as r^-3, each hiding those behind it, have the sc
 occlusions of photographs. Lee, Mumford and Huang, "Occlusion Models for Natural Images", IJCV 2001.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
@@ -14,6 +16,24 @@ _OVERSAMPLING = 2
 # Cronin and Chiao, "Statistics of cone responses to natural images", JOSA A 1998. The deviations of the two chromatic
 # ones are twice a photograph's, as a network that never met strong colours shifts them: 0.17 dB on the photos.
 _COLOUR_AXES = np.array([[1, 1, 1], [0.5, 0.5, -1], [1, -1, 0]]) * np.array([[0.22], [0.16], [0.08]])
+
+
+@dataclass(frozen=True)
+class Leaves:
+    """A dead-leaves image as a source of pixels (see `srcnn.data.sources`)."""
+
+    number: int
+    size: int
+    seed: int
+
+    def read(self) -> Tensor:
+        return dead_leaves_image(self.number, self.size, self.seed)
+
+    def read_lr(self) -> None:
+        return None
+
+    def identity(self) -> list:
+        return ["dead leaves", self.number, self.size, self.seed]
 
 
 def dead_leaves(count: int, size: int, seed: int) -> list[Tensor]:

@@ -1,14 +1,16 @@
 """Whole images to validate and test on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
+from srcnn.data.degrade import Degradation
 from srcnn.data.sets import find_images
+from srcnn.data.sources import ImagePath, Source, read_pair
 from srcnn.errors import UserError
-from srcnn.files import distinct_names, read_image
+from srcnn.files import distinct_names
 
 
 class Sample(NamedTuple):
@@ -18,9 +20,10 @@ class Sample(NamedTuple):
     name: str
     hr: Tensor
     source: str  # the set's name, or the folder as it was given
+    lr: Tensor | None = None  # uint8, where it is not left to the protocol to shrink HR
 
 
-def read_sets(names: Sequence[str], root: str, scale: int = 1) -> list[Sample]:
+def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradation) -> list[Sample]:
     """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`.
 
     A folder goes by the last part of its path, or by as many as tell it from the others; an image by its name
@@ -29,11 +32,21 @@ def read_sets(names: Sequence[str], root: str, scale: int = 1) -> list[Sample]:
     samples = []
     for name in names:
         paths = find_images(name, root)
-        for path, image in zip(paths, distinct_names(paths), strict=True):
-            hr = read_image(path)
-            if min(hr.shape[-2:]) < 3 * scale:
-                raise UserError(f"{path}: {hr.shape[2]}x{hr.shape[1]} pixels are too few to be scored at x{scale}")
-            samples.append(Sample(_label(name, names), image, hr, name))
+        images = dict(zip(distinct_names(paths), map(ImagePath, paths), strict=True))
+        samples += read_samples(images, _label(name, names), name, scale, degradation)
+    return samples
+
+
+def read_samples(
+    images: Mapping[str, Source], image_set: str, source: str, scale: int, degradation: Degradation
+) -> list[Sample]:
+    """Images to score a network on, with LR images of their own or by the degradation."""
+    samples = []
+    for name, image in images.items():
+        hr, lr = read_pair(image, scale, degradation)
+        if min(hr.shape[-2:]) < 3 * scale:
+            raise UserError(f"{image}: {hr.shape[2]}x{hr.shape[1]} pixels are too few to be scored at x{scale}")
+        samples.append(Sample(image_set, name, hr, source, degradation.test_lr(hr, scale, name) if lr is None else lr))
     return samples
 
 

@@ -3,15 +3,18 @@
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from zipfile import BadZipFile
 
 import pooch
 from tqdm import tqdm
 
+from srcnn.data.download import fetch_images, reason
 from srcnn.errors import UserError
-from srcnn.files import list_images, read_image
+from srcnn.files import list_images
 
 
 def _sums(name: str) -> dict[str, str]:
@@ -22,22 +25,25 @@ def _sums(name: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A set by its name: `folders` below data.root to look in, and `files` with their sha256, if it can be fetched.
+    """A set by its name: `folders` below data.root to look in, and where it is fetched from, if it can be.
 
-    `urls` are base addresses, pinned to a commit, tried one after the other. No source states a licence for these
-    images, so they are fetched on demand and never shipped.
+    files    file names with their sha256, and their base addresses `urls`, tried one after the other
+    archive  or the address of a zip archive, of which no sha256 is published: the CRCs in it are checked
+
+    No source states a licence for most of these images, so they are fetched on demand and never shipped.
     """
 
     name: str
     folders: Sequence[str]
-    files: Mapping[str, str | None] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
     urls: Sequence[str] = ()
+    archive: str | None = None
 
 
 _TEGG89 = "https://raw.githubusercontent.com/tegg89/SRCNN-Tensorflow/78be1a24697935fc39a3a8cf59a6632264afade7"
 _JINSUYOO = "https://raw.githubusercontent.com/jinsuyoo/SRCNN-Tensorflow/96bc774846f0817ebb9a985e291cb28af2ef1c4c"
 _QOBILIDOP = "https://raw.githubusercontent.com/qobilidop/srcnn/110fcc574a22e0e87d88007670fa1dd1e553254b"
-_SET14 = "baboon barbara bridge coastguard comic face flowers foreman lenna man monarch pepper ppt3 zebra"
+_DIV2K = "http://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_train_HR.zip"  # 3.5 GB; not served by https
 
 SETS = {
     image_set.name: image_set
@@ -54,16 +60,16 @@ SETS = {
             _sums("Set5"),
             (f"{_TEGG89}/Test/Set5", f"{_JINSUYOO}/Test/Set5", f"{_QOBILIDOP}/data/Set5"),
         ),
-        # Set14's hashes are in no source we could read: its files are held by the commit in the address alone.
         ImageSet(
             "Set14",
             ("Set14", "Set14/HR", "benchmark/Set14/HR"),
-            {f"{name}.bmp": None for name in _SET14.split()},
+            _sums("Set14"),
             (f"{_TEGG89}/Test/Set14",),
         ),
         ImageSet("BSD100", ("BSD100", "B100", "BSD100/HR", "B100/HR", "benchmark/B100/HR")),
         ImageSet("Urban100", ("Urban100", "Urban100/HR", "benchmark/Urban100/HR")),
-        ImageSet("DIV2K", ("DIV2K/DIV2K_train_HR", "DIV2K_train_HR", "DIV2K")),
+        ImageSet("DIV2K", ("DIV2K/DIV2K_train_HR", "DIV2K_train_HR", "DIV2K"), archive=_DIV2K),
+        ImageSet("DF2K", ("DF2K/DF2K_HR", "DF2K_HR", "DF2K")),
     )
 }
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
@@ -113,28 +119,31 @@ def _named(image_set: ImageSet, root: Path) -> list[Path]:
     return _download(image_set, root / image_set.folders[0])
 
 
-def _check(path: Path, sha256: str | None) -> None:
-    if sha256 and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+def _check(path: Path, sha256: str) -> None:
+    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
         raise UserError(f"{path} is damaged or another image, by its sha256: delete it and run again")
 
 
 def _download(image_set: ImageSet, folder: Path) -> list[Path]:
-    fill = f"put its images into {folder}, or train without a download: data=leaves"
-    if not image_set.urls:
-        raise UserError(f"image set {image_set.name} is not below {folder.parent}, and has no download: {fill}")
-    pooch.get_logger().setLevel(logging.WARNING)
-    paths = []
+    remedy = (
+        f"put its images into {folder}, or name the folder that has {image_set.folders[0]} in $SRCNN_DATA; "
+        "without any download, data=leaves trains on generated images and data.test=[photos] tests on photographs"
+    )
+    if not (image_set.urls or image_set.archive):
+        raise UserError(f"image set {image_set.name} is not below {folder.parent}, and has no download: {remedy}")
+    absent = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
-        for name in tqdm(sorted(image_set.files), desc=f"downloading {image_set.name}", unit="file"):
-            paths.append(_fetch(image_set, name, folder))
-            if image_set.files[name] is None:
-                read_image(paths[-1])  # at least an image, and whole
-    except Exception as error:
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
-        reason = " ".join(str(error).split())
-        raise UserError(f"{image_set.name} could not be downloaded ({reason[:200]}): {fill}") from error
-    return paths
+        if image_set.archive:
+            fetch_images(image_set.archive, folder)
+            return list_images(folder)
+        pooch.get_logger().setLevel(logging.WARNING)
+        names = sorted(image_set.files)
+        return [_fetch(image_set, name, folder) for name in tqdm(names, f"downloading {image_set.name}", unit="file")]
+    except (OSError, ValueError, BadZipFile) as error:  # ValueError: pooch's, for a file of another sha256
+        for place in absent:  # leave none of the folders made for it, if nothing came
+            with suppress(OSError):
+                place.rmdir()
+        raise UserError(f"{image_set.name} could not be downloaded ({reason(error)}): {remedy}") from error
 
 
 def _fetch(image_set: ImageSet, name: str, folder: Path) -> Path:
@@ -143,7 +152,7 @@ def _fetch(image_set: ImageSet, name: str, folder: Path) -> Path:
             # pooch writes beside the place, checks the hash, then renames; a file that is there is not fetched again.
             source = pooch.create(folder, url + "/", registry={name: image_set.files[name]}, retry_if_failed=1)
             return Path(source.fetch(name, downloader=pooch.HTTPDownloader(timeout=30)))
-        except Exception:
+        except (OSError, ValueError):
             if last:
                 raise
     raise AssertionError("an image set with files has an address")

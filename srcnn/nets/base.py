@@ -16,7 +16,7 @@ class Network(nn.Module):
     `preprocess` has no parameters; `body` is what is learned: a method of the subclass, or a module assigned to
     `self.body`. A subclass calls `super().__init__(scale, channels)` and sets these:
 
-    scale              enlargement, 2 to 8
+    scale              enlargement, 1 (the same size) to 8
     channels           3: RGB; 1: the luma Y
     body_scale         enlargement done inside `body`: 1 where `preprocess` enlarges, else `scale`
     receptive_radius   pixels of `body`'s input, on each side, that one of its pixels looks at: by these tiles overlap
@@ -30,8 +30,8 @@ class Network(nn.Module):
 
     def __init__(self, scale: int, channels: int = 3):
         super().__init__()
-        if not 2 <= scale <= 8:
-            raise UserError(f"scale={scale}: must be between 2 and 8")
+        if not 1 <= scale <= 8:
+            raise UserError(f"scale={scale}: must be between 1 (the same size) and 8")
         if channels not in (1, 3):
             raise UserError(f"channels={channels}: choose 1 (luma) or 3 (RGB)")
         self.scale, self.channels = scale, channels
@@ -39,6 +39,13 @@ class Network(nn.Module):
     def preprocess(self, lr: Tensor) -> Tensor:
         """The fixed first step: here none."""
         return lr
+
+    def preprocess_of_crop(self, lr: Tensor) -> Tensor:
+        """`preprocess` of a crop, less what `preprocess_radius` LR pixels become on each side.
+
+        A network may compute less here (see SRCNN): the values are the same.
+        """
+        return shave(self.preprocess(lr), self.preprocess_radius * self.scale // self.body_scale)
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.body(self.preprocess(lr))

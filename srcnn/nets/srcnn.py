@@ -54,6 +54,9 @@ class SRCNN(Network):
     def preprocess(self, lr: Tensor) -> Tensor:
         return bicubic_up(lr, self.scale)
 
+    def preprocess_of_crop(self, lr: Tensor) -> Tensor:
+        return bicubic_up(lr, self.scale, pad=False)
+
     def body(self, x: Tensor) -> Tensor:
         return self._layers(x, pad=True)
 

@@ -24,7 +24,7 @@ def write(
 ) -> None:
     """Print the table of a test; write scores.csv, scores.json, comparison.png and report.html into `folder`.
 
-    facts  of the test: "protocol", "checkpoint" and what else scores.json should hold
+    facts  of the test: "protocol", "degradation", "checkpoint" and what else scores.json should hold
     run    what is known of the training, {} for bare weights
     log    the metrics.csv of the training
     """
@@ -41,10 +41,12 @@ def write(
     write_comparison(folder / "comparison.png", images, network, net.scale)
     sets = f"data.test=[{','.join(dict.fromkeys(sample.source for sample in samples))}]"
     settings = [f"ckpt_path={facts['checkpoint']}", sets, f"protocol={facts['protocol']}"]
+    if facts["degradation"] != "bicubic":
+        settings.append(f"degradation={facts['degradation'].split()[0]}")
     commands = [("Test again", ["python", "-m", "srcnn.evaluate", *settings])]
     if "overrides" in run:
         commands.insert(0, ("How these weights were trained", ["python", "train.py", *run["overrides"]]))
     write_report(folder / "report.html", document, cards, run, log, commands)
-    print(f"\n{table(scores, network, net.scale, facts['protocol'])}\n")
+    print(f"\n{table(scores, network, net.scale, facts['protocol'], facts['degradation'])}\n")
     print(f"weights     {facts['checkpoint']}")
     print(f"comparison  {folder / 'comparison.png'}\nreport      {folder / 'report.html'}")

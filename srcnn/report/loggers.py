@@ -219,7 +219,8 @@ def hardest_crop(sample: Sample, scale: int, side: int) -> Sample:
     wrong = (bicubic_up(lr, scale).clamp(0, 1) - hr).square().mean(1, keepdim=True)
     sums = F.avg_pool2d(wrong, side, stride=scale)
     top, left = (place * scale for place in divmod(int(sums.argmax()), sums.shape[-1]))
-    return sample._replace(hr=sample.hr[:, top : top + side, left : left + side])
+    small = lr[0, :, top // scale : (top + side) // scale, left // scale : (left + side) // scale]
+    return sample._replace(hr=sample.hr[:, top : top + side, left : left + side], lr=to_uint8(small))
 
 
 def first_filters(net: nn.Module, zoom: int = 4) -> np.ndarray | None:

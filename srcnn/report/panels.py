@@ -36,7 +36,9 @@ class Shown(NamedTuple):
 def lr_and_hr(sample: Sample, scale: int) -> tuple[Tensor, Tensor]:
     """The LR image of a sample, 8 bits as a file has it, and its HR: [1, 3, H, W] in [0, 1]."""
     hr = modcrop(sample.hr[None].float() / 255, scale).expand(-1, 3, -1, -1)
-    return quantize(bicubic_down(hr, scale)), hr
+    if sample.lr is None:  # the protocol's, bicubic
+        return quantize(bicubic_down(hr, scale)), hr
+    return (sample.lr[None].float() / 255).expand(-1, 3, -1, -1), hr
 
 
 def shown(net: Network, samples: Sequence[Sample], scores: Scores, most: int) -> Iterator[Shown]:

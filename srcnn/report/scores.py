@@ -19,14 +19,14 @@ def means(scores: Scores) -> dict[str, Score]:
     return {name: mean_score([score for image_set, _, score in scores if image_set == name]) for name in names}
 
 
-def table(scores: Scores, network: str, scale: int, protocol: str) -> str:
+def table(scores: Scores, network: str, scale: int, protocol: str, degradation: str = "bicubic") -> str:
     """Per image and in the mean: bicubic and network, PSNR in dB and SSIM, and the gain."""
     lines = []
     for image_set, mean in means(scores).items():
         rows = [(image, score) for other, image, score in scores if other == image_set]
         width = max(len(image) for image, _ in [*rows, ("image", mean)])
         lines += [
-            f"{image_set} x{scale}, PSNR (dB) and SSIM on luma, protocol {protocol}",
+            f"{image_set} x{scale}, PSNR (dB) and SSIM on luma, protocol {protocol}, LR {degradation}",
             f"{'image':<{width}}  {'bicubic':>14}  {network:>14}  {'gain':>6}",
             *(_row(image, score, width) for image, score in rows),
             _row("mean", mean, width),
@@ -47,7 +47,10 @@ def write_scores(folder: Path, scores: Scores, facts: Mapping[str, Any]) -> dict
     folder.mkdir(parents=True, exist_ok=True)
     rows = [{"set": s, "image": image, **finite(score)} for s, image, score in scores]
     rows += [{"set": s, "image": "mean", **finite(score)} for s, score in means(scores).items()]
-    write_csv(folder / "scores.csv", [{**row, "protocol": facts["protocol"]} for row in rows])
+    write_csv(
+        folder / "scores.csv",
+        [{**row, "protocol": facts["protocol"], "degradation": facts["degradation"]} for row in rows],
+    )
     document = {
         **facts,
         "mean": {s: finite(score) for s, score in means(scores).items()},

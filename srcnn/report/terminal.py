@@ -51,6 +51,8 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
     """
     net, patches, group = module.net, data.patches, module.optimizer.param_groups[0]
     side = patches.side * patches.ratio
+    share = ((side - 2 * net.train_border) / side) ** 2
+    few = [f"          only {share:.0%} of a patch's pixels reach the loss: raise data.patch_size"]
     recipe = f"{type(module.loss).__name__}, {type(module.optimizer).__name__} at {group['initial_lr']:g}"
     if module.schedule is not None:
         recipe += f", {getattr(module.schedule, 'shape', type(module.schedule).__name__)}"
@@ -63,10 +65,12 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
         [
             f"{type(net).__name__} x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}, "
             f"{net.parameter_count:,} parameters",
-            f"data      {len(patches.width)} images of {data.train}, {validation}",
-            f"          test on {', '.join(data.test)}",
+            f"data      {len(patches.images)} images of {data.train}, {validation}",
+            f"          LR {data.degradation.describe()}; test on {', '.join(data.test)}",
+            f"          packed, {data.pack.pixels.numel() / 1e6:,.0f} MB, in {data.pack.path.parent}",
             f"training  {length}, batches of {patches.batch_size} patches {side}x{side}",
             f"          {recipe}",
+            *(few if share < 0.25 else []),
             f"device    {device_name(trainer.strategy.root_device)}",
             f"precision {precision}",
             f"folder    {folder}",

@@ -81,9 +81,7 @@ class Checkpoint(ModelCheckpoint):
         except UserError:
             aside = path.with_suffix(".damaged")
         rank_zero_only(path.rename)(aside)
-        rank_zero_only(print)(
-            f"{path.name} is not the best of the resumed run: kept as {aside.name}", flush=True
-        )
+        rank_zero_only(print)(f"{path.name} is not the best of the resumed run: kept as {aside.name}", flush=True)
         return False
 
 

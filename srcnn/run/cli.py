@@ -82,14 +82,18 @@ def train_command(task: Callable[[DictConfig, Sequence[str]], Any]) -> None:
 
         sys.argv[1:] = expand_resume([quote_path(word) for word in sys.argv[1:]])
         _check_processes(sys.argv[1:])
-        job.verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
+        asked = os.environ.get("HYDRA_FULL_ERROR", "0")
+        job.verbose = asked == "1"
         os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would print errors in its own words, and hide frames
 
         def run(cfg: DictConfig) -> Any:
             return job(cfg)
 
         run.__module__ = task.__module__  # where Hydra takes the job's name from
-        hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(run)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(run)()
+        finally:
+            os.environ["HYDRA_FULL_ERROR"] = asked
 
 
 def _check_processes(words: Sequence[str]) -> None:

@@ -1,10 +1,7 @@
 """A run's settings: checked against the YAML, made into objects, recorded, and compared with those of a checkpoint."""
 
-import inspect
 import re
-import traceback
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -20,71 +17,10 @@ from srcnn import __version__
 from srcnn.data.datamodule import SRDataModule
 from srcnn.errors import UserError
 from srcnn.run.callbacks import AtomicCheckpointIO
+from srcnn.run.make import find_class, make, plain
 from srcnn.run.precision import best_precision, bf16_speed
 from srcnn.run.schema import ELSEWHERE, flatten
 from srcnn.upscale import device_of
-
-_LIBRARIES = ("torch", "lightning", "torchmetrics", "lightning_utilities", "tensorboard")
-
-
-def make(group: str, settings: Any, *arguments: Any, **given: Any) -> Any:
-    """What the `_target_` of a group makes of its settings; nested settings with a `_target_` are made first.
-
-    A wrong setting is a UserError that names the group: an argument that the class does not take, what its constructor
-    refuses by UserError, and what a class of torch or Lightning refuses. Every other error is a bug in the class, and
-    leaves with its own traceback.
-    """
-    settings = plain(settings)
-    target = _find(group, settings.get("_target_"))
-    values = {key: _make_nested(f"{group}.{key}", v) for key, v in settings.items() if not key.startswith("_")}
-    try:
-        return target(*arguments, **values, **given)
-    except UserError as error:
-        prefix = f"{group}." if str(error).partition("=")[0] in values else ""
-        raise type(error)(f"{prefix}{error}") from error.__cause__
-    except Exception as error:
-        frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
-        # No frame at all: the call itself failed, on an argument that the class does not take.
-        if all(name.split(".")[0] in _LIBRARIES for name in frames):
-            raise UserError(f"{group} settings: {error}") from error
-        raise
-
-
-def _make_nested(group: str, value: Any) -> Any:
-    if isinstance(value, dict):
-        if "_target_" in value:
-            return make(group, value)
-        return {key: _make_nested(f"{group}.{key}", item) for key, item in value.items()}
-    return [_make_nested(group, item) for item in value] if isinstance(value, list) else value
-
-
-def _find(group: str, target: Any) -> Any:
-    """The class or function that a `_target_` names."""
-    path, _, name = (target or "").rpartition(".")
-    if not path:
-        raise UserError(f"{group}._target_={target}: must be the full name of a class, as torch.nn.L1Loss")
-    try:
-        module = import_module(path)
-    except ModuleNotFoundError as error:
-        if not f"{path}.".startswith(f"{error.name}."):  # it is there, and what it imports is not
-            raise
-        raise UserError(f"{group}._target_={target}: there is no module {error.name}") from error
-    if not hasattr(module, name):
-        raise UserError(f"{group}._target_={target}: module {path} has no {name}")
-    return getattr(module, name)
-
-
-def make_all(group: str, parts: Any, **given: Any) -> list[Any]:
-    """The callbacks or loggers of a group, `given` to those that take it; a part that is null, or has no class, is
-    left out."""
-    made = []
-    for key, part in parts.items():
-        if part is None or part.get("_target_", "") is None:
-            continue
-        target = _find(f"{group}.{key}", part.get("_target_"))
-        takes = inspect.signature(target).parameters
-        made.append(make(f"{group}.{key}", part, **{name: v for name, v in given.items() if name in takes}))
-    return made
 
 
 def make_optimizer(settings: DictConfig, net: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:
@@ -96,16 +32,11 @@ def make_schedule(settings: DictConfig | None, optimizer: torch.optim.Optimizer)
     """A function of progress (`srcnn.optim.Schedule`), a scheduler of torch on the optimiser, or None."""
     if settings is None:
         return None
-    target = _find("scheduler.schedule", settings.get("_target_"))
+    target = find_class("scheduler.schedule", settings.get("_target_"))
     if isinstance(target, type) and issubclass(target, ReduceLROnPlateau):
         raise UserError("scheduler.schedule: ReduceLROnPlateau waits for a metric; take one that counts steps")
     of_torch = isinstance(target, type) and issubclass(target, LRScheduler)
     return make("scheduler.schedule", settings, *([optimizer] if of_torch else []))
-
-
-def plain(settings: Any) -> Any:
-    """Settings as plain Python, which is what the code below the entry takes."""
-    return OmegaConf.to_container(settings, resolve=True) if isinstance(settings, DictConfig | ListConfig) else settings
 
 
 def describe(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:

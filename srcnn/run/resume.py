@@ -17,8 +17,8 @@ from srcnn.run.schema import ELSEWHERE
 
 # Groups, and keys of no group, that a resumed run takes from its checkpoint.
 _RESTORED = (
-    "data", "model", "loss", "optim", "scheduler", "trainer", "callbacks", "logger", "experiment", "scale", "seed",
-    "protocol", "init_from",
+    "data", "degradation", "model", "loss", "optim", "scheduler", "trainer", "callbacks", "logger", "experiment",
+    "scale", "seed", "protocol", "init_from",
 )  # fmt: skip
 
 

@@ -1,0 +1,113 @@
+"""Where the pixels of an image come from: an image file, or two of them, HR and LR."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from srcnn.data.degrade import Degradation
+from srcnn.errors import UserError
+from srcnn.files import list_images, read_image
+from srcnn.image import modcrop
+
+
+class Source(Protocol):
+    """An image that can be read again and again; it is sent to other processes."""
+
+    def read(self) -> Tensor:
+        """HR [C, H, W], uint8, C being 1 (gray) or 3."""
+
+    def read_lr(self) -> Tensor | None:
+        """LR of its own, if it has one."""
+
+    def identity(self) -> list:
+        """What changes when the image does: strings and numbers."""
+
+
+@dataclass(frozen=True)
+class ImagePath:
+    """An image file, and perhaps the file with its LR image."""
+
+    path: Path
+    lr: Path | None = None
+
+    def read(self) -> Tensor:
+        return read_image(self.path)
+
+    def read_lr(self) -> Tensor | None:
+        return read_image(self.lr) if self.lr else None
+
+    def identity(self) -> list:
+        return [(str(file.resolve()), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in self._files]
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self._files))
+
+    @property
+    def _files(self) -> list[Path]:
+        return [self.path, self.lr] if self.lr else [self.path]
+
+
+def read_pair(source: Source, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor | None]:
+    """HR, cropped to a multiple of the scale, and the LR image of its own, if it has one; UserError if they don't fit.
+
+    Both uint8, with as many channels (a gray one beside RGB becomes RGB).
+    """
+    hr, lr = source.read(), source.read_lr()
+    if lr is None:
+        return modcrop(hr, scale), None
+    if degradation.makes_lr:
+        raise UserError(f"{source}: pairs have LR images of their own; choose degradation=none")
+    sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (hr, lr)]
+    if hr.shape[1] != scale * lr.shape[1] or hr.shape[2] != scale * lr.shape[2]:
+        raise UserError(f"{source}: HR of {sizes[0]} is not {scale} times LR of {sizes[1]} pixels")
+    channels = max(len(hr), len(lr))
+    return hr.expand(channels, -1, -1), lr.expand(channels, -1, -1)
+
+
+def read_versions(name: str, source: Source, scale: int, degradation: Degradation) -> tuple[Tensor, list[Tensor]]:
+    """HR and each version of its LR image, uint8; none of an image smaller than the scale."""
+    hr, lr = read_pair(source, scale, degradation)
+    if lr is not None or not hr.numel():
+        return hr, [] if lr is None else [lr]
+    versions = [degradation(hr, scale, name, version) for version in range(degradation.versions)]
+    expected = (len(hr), hr.shape[1] // scale, hr.shape[2] // scale)
+    for lr in versions:
+        made = f"{type(degradation).__name__} made {lr.dtype} {tuple(lr.shape)} of {tuple(hr.shape)}"
+        assert lr.dtype == torch.uint8 and lr.shape == expected, f"{made}, not uint8 {expected}"
+    return hr, versions
+
+
+def match(hr_folder: str | os.PathLike, lr_folder: str | os.PathLike, scale: int) -> dict[str, ImagePath]:
+    """The images of two folders by name without the ending; an LR image may add the scale, as 0001x3.png has it.
+
+    UserError names an image without a partner, and two of one name.
+    """
+    hr, lr = (_by_stem(Path(folder)) for folder in (hr_folder, lr_folder))
+    pairs = {}
+    for stem, path in hr.items():
+        partner = lr.pop(stem, None) or lr.pop(f"{stem}x{scale}", None)
+        if partner is None:
+            raise UserError(f"{path} has no LR image of that name in {lr_folder}")
+        pairs[stem] = ImagePath(path, partner)
+    for path in lr.values():
+        raise UserError(f"{path} has no HR image of that name in {hr_folder}")
+    return pairs
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    paths: Sequence[Path] = list_images(folder)
+    if not paths:
+        raise UserError(f"no image files in {folder}")
+    found: dict[str, Path] = {}
+    for path in paths:
+        if other := found.get(path.stem):
+            raise UserError(f"{other} and {path.name} have one name: pairs are matched by name without the ending")
+        found[path.stem] = path
+    return found
