@@ -137,7 +137,7 @@ def _build(path: Path, images: Mapping[str, Source], scale: int, degradation: De
             file = open(part, "wb")  # noqa: SIM115
         with file:
             make = partial(_rows, scale=scale, degradation=degradation)
-            progress = tqdm(in_order(make, images.items()), "packing", len(images), unit="image", delay=1)
+            progress = tqdm(in_order(make, images.items()), "packing", len(images), unit="image", delay=1, disable=None)
             for name, (size, rows) in zip(images, progress, strict=True):
                 if min(size) > 0:
                     names.append(name)
