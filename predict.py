@@ -7,10 +7,11 @@
     python predict.py ckpt_path=CKPT                             its test set, shrunk and super-resolved, with scores
 
 CKPT is a .ckpt or weights.pth of train.py, a name in srcnn/weights (srcnn_x2), or a bare state_dict (.pth;
-scale= if it is not 3). An image comes back as what it was: format, gray or colour, alpha, 16 bits, ICC profile, EXIF.
-What these weights have made already is left alone (overwrite=true), so an interrupted run goes on; a result of other
-weights is made again; a bad file is reported and skipped. Results are known by the hidden .srcnn.jsonl beside them.
-Several processes, of torchrun or srun, each take their share of the files.
+scale= if it is not 3). An image comes back as what it was: format, gray or colour, alpha, 16 bits, ICC profile, EXIF;
+GIF and PPM as PNG: a.gif becomes a.gif_x3.png. What these weights have made already is left alone, so an interrupted
+run goes on; a result of other weights is made again, and any other file only with overwrite=true; a bad file is
+reported and skipped. Results are known by the hidden .srcnn.jsonl beside them. Several processes, of torchrun or srun,
+each take their share of the files.
 """
 
 import signal
@@ -31,33 +32,27 @@ def predict(cfg: Any) -> int:
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     net = (SelfEnsemble(net) if cfg.self_ensemble else net).to(device_of(cfg.trainer.accelerator))
     if cfg.input is None:
-        from srcnn.evaluate import predict_test_sets
+        from srcnn.evaluate import score_sets
 
-        predict_test_sets(cfg, net, checkpoint)
+        score_sets(cfg, net, checkpoint, with_images=True)
         return 0
     (rank, processes), records, references = process_share(), Records(), None
-    found = find_jobs(cfg.input, cfg.output, net.scale, records)
+    jobs = find_jobs(cfg.input, cfg.output, records)
     if cfg.reference:
         from srcnn.references import References
 
         if processes > 1:
             raise UserError("reference= compares all images in one process: start a single one, or leave it out")
         references = References(net, cfg.reference, records)
-    single, known = Path(cfg.input).is_file(), fingerprint(net, checkpoint.get("arguments"))
     compare = references.compare if references else None
-    options = {"single": single, "overwrite": cfg.overwrite, "max_pixels": cfg.max_pixels}
-    enlarger = Enlarger(net, known, records, compare, **options)
-    outcome = enlarger.run(found.jobs[rank::processes], show_progress=rank == 0 and sys.stderr.isatty())
-    weights, share = find_checkpoint(cfg.ckpt_path, cfg.scale), f" (process {rank} of {processes})"
-    by = weights.stem if weights.parent == WEIGHTS else str(weights)
-    print(outcome.summary(net.scale, cfg.output or found.jobs[0].target.parent, by) + share * (processes > 1))
-    if found.unread:
-        print(found.unread)
-    if failed := [*found.failed, *outcome.failed]:
-        print(f"not done, {len(failed)}:\n  " + "\n  ".join(failed), file=sys.stderr)
+    known = fingerprint(net, checkpoint.get("arguments"))
+    enlarger = Enlarger(net, known, records, compare, cfg.overwrite, cfg.max_pixels)
+    done, weights = enlarger.run(jobs, rank, processes), find_checkpoint(cfg.ckpt_path, cfg.scale)
+    share = f" (process {rank} of {processes})" if processes > 1 else ""
+    print(f"{done}, by {weights.stem if weights.parent == WEIGHTS else weights}{share}")
     if references and references.scores:
-        references.write(cfg.output, records, str(weights), complete=len(references.scores) == len(found.jobs))
-    return int(bool(failed or outcome.unscored))
+        references.write(cfg.output, str(weights))
+    return int(enlarger.counts["skipped"] + enlarger.counts["not scored"] > 0)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_choice
 from srcnn.files import check_folder, write_image
-from srcnn.image import to_uint8
+from srcnn.image import as_float, to_uint8
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
 from srcnn.run import CONFIGS
@@ -38,60 +38,47 @@ def new_folder(output: str | None, name: str) -> Path:
     return Path(output or f"outputs/{moment}-{os.urandom(2).hex()}-{name}")
 
 
-def test_sets(given: Any, run: Mapping[str, Any]) -> list[str]:
-    """The sets or folders asked for by data.test, or else those that the checkpoint's run named, or else Set5."""
-    named = run.get("values", {}).get("data.test", ["Set5"]) if given is None else given
-    if not isinstance(named, Sequence) or isinstance(named, str) or not named:
-        raise UserError(f"data.test={named}: must be a list of sets or folders, as data.test=[Set5]")
-    if not all(isinstance(name, str) for name in named):
-        raise UserError(f"data.test={list(named)}: must be names of sets or folders, as data.test=[Set5]")
-    return list(named)
-
-
 def evaluate(cfg: DictConfig) -> None:
     """Score the checkpoint of cfg.ckpt_path on the sets of cfg.data.test."""
-    _score_sets(cfg, new_folder(cfg.output, "evaluate"), *load_network(cfg.ckpt_path, cfg.scale), with_images=False)
+    score_sets(cfg, *load_network(cfg.ckpt_path, cfg.scale))
 
 
-def predict_test_sets(cfg: DictConfig, net: Network, checkpoint: dict[str, Any]) -> None:
-    """predict.py without input: shrink the test images, super-resolve them, and score and show the result."""
-    folder = new_folder(cfg.output, "predict")
-    _score_sets(cfg, folder, net, checkpoint, with_images=True)
-    print(f"images      {folder}")
-
-
-def _score_sets(cfg: DictConfig, folder: Path, net: Network, checkpoint: dict[str, Any], with_images: bool) -> None:
+def score_sets(cfg: DictConfig, net: Network, checkpoint: dict[str, Any], with_images: bool = False) -> None:
+    """Super-resolve the test images, shrunk; score and show the result. `with_images` writes each (predict.py)."""
     from srcnn import report
     from srcnn.data.samples import read_sets
     from srcnn.report.panels import lr_and_hr
 
     check_choice("protocol", cfg.protocol, tuple(PROTOCOLS))
-    net.to(device_of(cfg.trainer.accelerator))
-    path = find_checkpoint(cfg.ckpt_path, cfg.scale)
-    run = run_of(path, checkpoint)
-    sets = test_sets(cfg.data.test, run)
+    folder = new_folder(cfg.output, "predict" if with_images else "evaluate")
+    device, path = device_of(cfg.trainer.accelerator), find_checkpoint(cfg.ckpt_path, cfg.scale)
+    net, run = net.to(device), run_of(path, checkpoint)
+    sets = cfg.data.test or run.get("values", {}).get("data.test") or ["Set5"]
+    if isinstance(sets, str) or not isinstance(sets, Sequence) or not all(isinstance(name, str) for name in sets):
+        raise UserError(f"data.test={sets}: must be a list of sets or folders, as data.test=[Set5]")
     if with_images:
         print(f"no input= is given: super-resolving and scoring the test images of {', '.join(sets)}", flush=True)
-    degradation, device = _degradation(cfg.degradation, run), next(net.parameters()).device
-    samples, scores = read_sets(sets, cfg.data.root, net.scale, degradation), []
+    degradation, scores = _degradation(cfg.degradation, run), []
+    samples = read_sets(list(sets), cfg.data.root, net.scale, degradation)
     for sample in samples:
-        hr = sample.hr[None].to(device).float() / 255
         if with_images:
             sr = super_resolve(net, lr_and_hr(sample, net.scale)[0].to(device))
             write_image(folder / sample.image_set / f"{sample.name}_x{net.scale}.png", to_uint8(sr)[0].cpu())
-        lr = None if sample.lr is None else sample.lr[None].to(device).float() / 255
+        hr, lr = as_float(sample.hr[None].to(device)), sample.lr
+        lr = None if lr is None else as_float(lr[None].to(device))
         scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr, lr=lr)))
     logs = (parent / "metrics.csv" for parent in path.absolute().parents[:2])
     facts = {"protocol": cfg.protocol, "degradation": degradation.describe(), "checkpoint": str(path)}
     report.write(folder, net, samples, scores, facts, run, next((log for log in logs if log.is_file()), None))
+    if with_images:
+        print(f"images      {folder}")
 
 
 def _degradation(name: str | None, run: Mapping[str, Any]) -> Degradation:
     """The degradation of this name in configs/degradation, or else the one that the checkpoint was trained for."""
     names = sorted(path.stem for path in (CONFIGS / "degradation").glob("*.yaml") if path.stem != "none")
     if name is None:
-        trained_for = run.get("degradation", "bicubic").split()[0]
-        name = trained_for if trained_for in names else "bicubic"
+        name = next((known for known in names if run.get("degradation", "").startswith(known)), "bicubic")
     check_choice("degradation", name, tuple(names))
     return make("degradation", OmegaConf.load(CONFIGS / "degradation" / f"{name}.yaml"))
 

@@ -41,27 +41,24 @@ def export(cfg: DictConfig) -> None:
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     source = find_checkpoint(cfg.ckpt_path, cfg.scale)
     target = Path(cfg.output or f"{source.stem}.{cfg.format}")
-    if target.is_dir():
-        raise UserError(f"output={cfg.output}: a folder; name a file")
     if target.resolve() == source.resolve():
         raise UserError(f"output={target} is the checkpoint itself: name another file")
-    facts = {"network": type(net).__name__, "scale": net.scale, "color": {3: "rgb", 1: "y"}[net.channels]}
-    facts |= {"srcnn": __version__, "arguments": checkpoint.get("arguments", {}), "run": run_of(source, checkpoint)}
+    facts = {"network": type(net).__name__, "scale": str(net.scale), "color": {3: "rgb", 1: "y"}[net.channels]}
+    facts |= {"srcnn": __version__, "arguments": json.dumps(checkpoint.get("arguments", {}))}
+    facts |= {"run": json.dumps(run_of(source, checkpoint))}
     with replacing(target) as temporary:
-        worst = FORMATS[cfg.format](net, temporary, {key: _text(value) for key, value in facts.items()})
+        worst = FORMATS[cfg.format](net, temporary, facts)
     found = "" if worst is None else f", within {worst:.1g} of torch on sizes {_SIZES}"
     print(f"{target}  {target.stat().st_size:,} bytes{found}")
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _to_onnx(net: Network, path: Path, facts: Mapping[str, str]) -> float:
     onnxruntime = _imported("onnxruntime", "onnxscript")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not there
     names: dict[str, Any] = {"input_names": ["lr"], "output_names": ["sr"]}
-    program = torch.onnx.export(net, (_example(net),), dynamic_shapes=_DYNAMIC, verbose=False, **names)
+    program = torch.onnx.export(
+        net, (torch.rand(1, net.channels, 24, 32),), dynamic_shapes=_DYNAMIC, verbose=False, **names
+    )
     assert program
     program.model.metadata_props.update(facts)
     program.save(str(path), external_data=False)
@@ -70,7 +67,7 @@ def _to_onnx(net: Network, path: Path, facts: Mapping[str, str]) -> float:
 
 
 def _to_pt2(net: Network, path: Path, facts: Mapping[str, str]) -> float:
-    program = torch.export.export(net, (_example(net),), dynamic_shapes=_DYNAMIC)
+    program = torch.export.export(net, (torch.rand(1, net.channels, 24, 32),), dynamic_shapes=_DYNAMIC)
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={"metadata.json": json.dumps(facts)})
     path.write_bytes(file.getvalue())
@@ -94,14 +91,10 @@ FORMATS = {"onnx": _to_onnx, "pt2": _to_pt2, "safetensors": _to_safetensors, "pt
 def _imported(*names: str) -> Any:
     """The first of some modules, where all are there."""
     try:
-        modules = [import_module(name) for name in names]
+        first, *_ = [import_module(name) for name in names]
+        return first
     except ImportError as error:
         raise UserError(f"this format needs an extra ({error.name}): pip install -e '.[export]'") from None
-    return modules[0]
-
-
-def _example(net: Network) -> Tensor:
-    return torch.rand(1, net.channels, 24, 32)
 
 
 def _compare(run: Callable[[Tensor], Tensor], net: Network) -> float:

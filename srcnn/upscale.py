@@ -20,29 +20,18 @@ Progress = Callable[[int, int], None]  # pixels done, of how many
 
 
 @torch.inference_mode()
-def upscale(net: Network, lr: Tensor, tile: tuple[int, int] | None = None, progress: Progress | None = None) -> Tensor:
-    """`net(lr)` in tiles, equal to the whole but for memory and time: [N, C, H, W] -> [N, C, scale*H, scale*W].
-
-    tile      height and width of a tile in SR pixels; by default what suits the device; halved when memory runs out
-    progress  called after each tile with the LR pixels done and all of them
-
-    A tile sees `receptive_radius` more pixels around it than it yields, so no cut shows.
-    """
-    sr = lr.new_empty(*lr.shape[:2], *(side * net.scale for side in lr.shape[2:]))
-    for core, y in _tiles(net, lr, tile, progress):
-        _part(sr, core, net.scale).copy_(y)
-    return sr
-
-
-@torch.inference_mode()
 def super_resolve(
     net: Network, lr: Tensor, tile: tuple[int, int] | None = None, progress: Progress | None = None
 ) -> Tensor:
     """Any LR image [N, 1 or 3, H, W] -> SR with as many channels, whatever the network works on, of the same type.
 
-    float in [0, 1], or uint8 or uint16, which are rounded tile by tile so that no float image of the whole is made. A
-    network on Y enlarges Cb and Cr bicubically; a gray image goes through an RGB network as three equal channels, and
-    their luma comes back.
+    tile      height and width of a tile in SR pixels; by default what suits the device; halved when memory runs out
+    progress  called after each tile with the LR pixels done and all of them
+
+    In tiles, equal to `net(lr)` of the whole but for memory and time: a tile sees `receptive_radius` more pixels around
+    it than it yields, so no cut shows. Float in [0, 1], or uint8 or uint16, which are rounded tile by tile so that no
+    float image of the whole is made. A network on Y enlarges Cb and Cr bicubically; a gray image goes through an RGB
+    network as three equal channels, and their luma comes back.
     """
     gray = lr.shape[1] == 1
     shape = (*lr.shape[:2], *(side * net.scale for side in lr.shape[2:]))
@@ -51,29 +40,28 @@ def super_resolve(
         if net.channels == 3 and gray:
             y = gray_of(y)
         elif net.channels == 1 and not gray:
-            near = _grown(core, 2, lr.shape[2:])  # what bicubic looks at
+            near = _grown(core, 2, lr)  # what bicubic looks at
             chroma = bicubic_up(rgb_to_ycbcr(as_float(_part(lr, near)).to(y))[:, 1:], net.scale)
-            y = ycbcr_to_rgb(torch.cat([y, _part(chroma, _within(core, near), net.scale)], dim=1))
-        _part(sr, core, net.scale).copy_(as_type(y, lr.dtype))
+            y = ycbcr_to_rgb(torch.cat([y, _part(chroma, core, near, net.scale)], dim=1))
+        _part(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
     return sr
+
+
+upscale = super_resolve
 
 
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
     """The image `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
     colour, alpha = image.colour, image.alpha
     if alpha is not None:
-        colour = _spread(colour, alpha, lr_radius(net) + 2)  # two pixels more, as alpha grows as well
+        radius = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
+        colour = _spread(
+            colour, alpha, radius + 2
+        )  # all that an SR pixel looks at, and two more as alpha grows as well
         alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
-    if len(colour) == 4:
-        sr = super_resolve(net, colour[:, None], progress=progress)[:, 0]
-    else:
-        sr = super_resolve(net, colour[None], progress=progress)[0]
+    batch = colour[:, None] if len(colour) == 4 else colour[None]
+    sr = super_resolve(net, batch, progress=progress).flatten(0, 1)
     return ImageFile(sr, alpha, image.ending, image.metadata)
-
-
-def lr_radius(net: Network) -> int:
-    """LR pixels, on each side, that an SR pixel depends on."""
-    return net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
 
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
@@ -161,8 +149,7 @@ def _tiles(
         except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
             if "memory" not in str(error) or rows * columns == 1:
                 raise
-            halves = [rows - rows // 2, columns] if rows >= columns else [rows, columns - columns // 2]
-            todo += _split(core, halves)
+            todo += _split(core, [rows - rows // 2, columns] if rows >= columns else [rows, columns - columns // 2])
             continue
         yield core, y
         done += rows * columns
@@ -181,27 +168,25 @@ def _split(whole: list[slice], sides: list[int]) -> list[list[slice]]:
 
 def _tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> Tensor:
     body_input = net.scale // net.body_scale  # its pixels per LR pixel
-    seen = _grown(core, math.ceil(net.receptive_radius / body_input), lr.shape[2:])
-    read = _grown(seen, net.preprocess_radius, lr.shape[2:])
+    seen = _grown(core, math.ceil(net.receptive_radius / body_input), lr)
+    read = _grown(seen, net.preprocess_radius, lr)
     part = as_float(_part(lr, read).to(device))
     dtype = next((parameter.dtype for parameter in net.parameters()), part.dtype)
     part = part.to(torch.promote_types(torch.float32, dtype))  # bicubic in less precision would show
     if net.channels != part.shape[1]:
         part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_y(part)
-    x = _part(net.preprocess(part), _within(seen, read), body_input)
-    return _part(net.body(x.to(dtype)).to(part.dtype), _within(core, seen), net.scale)
+    x = _part(net.preprocess(part), seen, read, body_input)
+    return _part(net.body(x.to(dtype)).to(part.dtype), core, seen, net.scale)
 
 
-def _grown(part: list[slice], margin: int, size: torch.Size) -> list[slice]:
-    return [slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(part, size, strict=True)]
+def _grown(part: list[slice], margin: int, image: Tensor) -> list[slice]:
+    """A part of an image and the margin around it, as far as there is one."""
+    sizes = image.shape[2:]
+    return [slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(part, sizes, strict=True)]
 
 
-def _within(part: list[slice], whole: list[slice]) -> list[slice]:
-    """Where a part lies in the whole."""
-    return [slice(p.start - w.start, p.stop - w.start) for p, w in zip(part, whole, strict=True)]
-
-
-def _part(image: Tensor, part: list[slice], ratio: int = 1) -> Tensor:
-    """Cut a part out of an image that has `ratio` times the pixels."""
-    rows, columns = (slice(s.start * ratio, s.stop * ratio) for s in part)
+def _part(image: Tensor, part: list[slice], whole: list[slice] | None = None, ratio: int = 1) -> Tensor:
+    """Cut a part out of an image that has `ratio` times the pixels, and shows but the part `whole` of it all."""
+    top, left = (s.start for s in whole) if whole else (0, 0)
+    rows, columns = (slice((s.start - o) * ratio, (s.stop - o) * ratio) for s, o in zip(part, (top, left), strict=True))
     return image[:, :, rows, columns]

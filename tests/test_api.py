@@ -13,7 +13,7 @@ from conftest import ROOT
 import srcnn
 from srcnn.data.leaves import dead_leaves
 from srcnn.errors import UserError
-from srcnn.files import ImageFile, from_pillow, read_file, to_pillow, write_file
+from srcnn.files import ImageFile, from_pillow, read_file, to_pillow, write_image
 from srcnn.run.checkpoint import load_network
 from srcnn.upscale import enlarge
 
@@ -23,7 +23,7 @@ COLOURS = dead_leaves(1, 36, seed=3)[0][:, :24]
 def test_the_four_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the README, in any folder; what comes out is what predict.py writes."""
     monkeypatch.chdir(tmp_path)
-    write_file("photo.png", ImageFile(COLOURS))
+    write_image("photo.png", ImageFile(COLOURS))
     net = srcnn.load("srcnn_x3")
     larger = srcnn.enlarge(net, PIL.Image.open("photo.png"))
     assert larger.size == (108, 72)
@@ -123,7 +123,7 @@ HEAVY = ("lightning", "hydra", "scipy", "torchmetrics", "torch._dynamo", "matplo
     ],
 )
 def test_imports(code: str, tmp_path: Path) -> None:
-    write_file(tmp_path / "x.png", ImageFile(COLOURS))
+    write_image(tmp_path / "x.png", ImageFile(COLOURS))
     light = ("torch", "numpy", "PIL") if "predict" not in code else ()
     check = f"import sys; sys.argv = ['x', 'srcnn_x3']; sys.path.insert(0, {str(ROOT)!r}); import srcnn\n"
     check += f"assert not any(name in sys.modules for name in {light}), 'import srcnn'\n"

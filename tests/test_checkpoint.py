@@ -125,17 +125,16 @@ def test_a_strangers_network(tmp_path: Path) -> None:
         (weights_file(network="Path"), "'Path' is not in srcnn/nets"),
         (weights_file(network="Network"), "'Network' is not in srcnn/nets"),
         (weights_file(network=["SRCNN"]), "is not in srcnn/nets"),
-        (weights_file(arguments=None), "not plain numbers and short texts"),
-        (weights_file(arguments=ARGUMENTS | {"padding_mode": "${oc.env:HOME}"}), "not plain numbers and short texts"),
-        (weights_file(arguments=ARGUMENTS | {"padding_mode": "x" * 1000}), "not plain numbers and short texts"),
-        (weights_file(arguments=ARGUMENTS | {"widths": [10**12, 4]}), "not plain numbers and short texts"),
-        (weights_file(arguments=ARGUMENTS | {"widths": [8] * 1000}), "not plain numbers and short texts"),
-        (weights_file(arguments=ARGUMENTS | {"widths": nested}), "not plain numbers and short texts"),
-        (weights_file(arguments=ARGUMENTS | {"widths": torch.ones(2)}), "not plain numbers and short texts"),
-        (weights_file(arguments=ARGUMENTS | {3: 4}), "not plain numbers and short texts"),
-        (weights_file(arguments={"widths": [8, 4]}), "its network is for scale None"),
-        (weights_file(arguments=ARGUMENTS | {"scale": 100}), "its network is for scale 100"),
-        (weights_file(arguments=ARGUMENTS | {"scale": True}), "its network is for scale True"),
+        (weights_file(arguments=None), "not plain numbers and texts"),
+        (weights_file(arguments=ARGUMENTS | {"padding_mode": "x" * 10_000}), "not plain numbers and texts"),
+        (weights_file(arguments=ARGUMENTS | {"widths": [10**12, 4]}), "not plain numbers and texts"),
+        (weights_file(arguments=ARGUMENTS | {"widths": [8] * 1000}), "cannot be built as the file describes it"),
+        (weights_file(arguments=ARGUMENTS | {"widths": nested}), "not plain numbers and texts"),
+        (weights_file(arguments=ARGUMENTS | {"widths": torch.ones(2)}), "not plain numbers and texts"),
+        (weights_file(arguments=ARGUMENTS | {3: 4}), "cannot be built as the file describes it"),
+        (weights_file(arguments={"widths": [8, 4]}), "the scale one of them"),
+        (weights_file(arguments=ARGUMENTS | {"scale": 100}), "cannot be built as the file describes it"),
+        (weights_file(arguments=ARGUMENTS | {"scale": True}), "the scale one of them"),
         (weights_file(arguments=ARGUMENTS | {"nonsense": 1}), "cannot be built as the file describes it"),
         (weights_file(arguments=ARGUMENTS | {"padding_mode": "reboot"}), "cannot be built as the file describes it"),
         (weights_file(arguments=ARGUMENTS | {"kernels": 5}), "cannot be built as the file describes it"),
@@ -193,11 +192,11 @@ def test_bare_weights_tell_their_network(net: Network, tmp_path: Path) -> None:
         loaded, checkpoint = load_network(path, scale=2)
         assert loaded.scale == 2
         assert not checkpoint["scale_assumed"]
-        assert "assumed" in show(describe(path))
+        assert describe(path)["scale_assumed"]
     else:
         with pytest.raises(UserError, match="scale=3, but the shapes"):
             load_network(path, scale=3)
-        assert "assumed" not in show(describe(path))
+        assert not describe(path)["scale_assumed"]
 
 
 def test_the_former_layout(tmp_path: Path) -> None:
@@ -254,10 +253,12 @@ def test_the_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
     weights = SRCNN().state_dict()
     weights["conv4.weight"] = weights.pop("conv2.bias")
     torch.save(weights, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"conv2.bias is missing; conv4.weight is not the network's"):
+    with pytest.raises(
+        UserError, match=r"conv2.bias is missing instead of \[32\]; conv4.weight is \[32\] instead of nothing"
+    ):
         load_network(tmp_path / "x.pth")
     wider = SRCNN(widths=(64, 33))
-    with pytest.raises(UserError, match=r"conv2.weight is 32x64x1x1 instead of 33x64x1x1; .* and 1 more|conv3"):
+    with pytest.raises(UserError, match=r"conv2.weight is \[32, 64, 1, 1\] instead of \[33, 64, 1, 1\]; conv2.bias"):
         load_weights(wider, path := find_checkpoint("srcnn_x3"), read_checkpoint(path))
 
 
@@ -295,7 +296,7 @@ def test_inspect_on_a_pipe(tmp_path: Path) -> None:
     assert "\x1b" not in text
     command = f"{sys.executable} -m srcnn.inspect_ckpt x.pth | head -1"
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout == "file              x.pth\n"
+    assert done.stdout == "file: x.pth\n"
     assert not done.stderr
 
 

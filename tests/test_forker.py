@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, SMALL, run
+from conftest import ROOT, SMALL, read_csv, run
 from hydra import compose, initialize_config_dir
 
 import train
@@ -165,10 +165,12 @@ def test_the_traceback_is_seen_and_the_exit_code_is_1(mine: Path) -> None:
 
 def test_a_sweep_shows_the_traceback_and_goes_on(mine: Path) -> None:
     words = ["-m", "hydra.sweep.dir=s", "+loss.at='',forward", "loss._target_=mine.Loss"]
+    words += ["+callbacks.mine._target_=mine.Callback", "+callbacks.mine.at='${output_dir}'"]  # resolved in each job
     output = run("train.py", *SMALL, *words, cwd=mine, code=1, env={"PYTHONPATH": str(mine)})
     assert "return sr @ torch.zeros(5, 5)  # RuntimeError" in output
     assert "1 of the sweep's runs failed" in output
     assert (mine / "s" / "0" / "weights.pth").is_file()
+    assert len(read_csv(mine / "s" / "sweep.csv")) == 1
 
 
 def test_a_loss_with_a_buffer_and_a_parameter(mine: Path) -> None:

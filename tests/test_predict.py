@@ -19,7 +19,7 @@ import predict
 from srcnn.data.leaves import dead_leaves
 from srcnn.enlarge_files import Records, find_jobs
 from srcnn.errors import UserError
-from srcnn.files import ImageFile, read_file, read_image, write_file, write_image
+from srcnn.files import ImageFile, read_file, read_image, write_image
 from srcnn.image import bicubic_down, bicubic_up, modcrop, to_uint8
 from srcnn.nets import SRCNN
 from srcnn.run.checkpoint import load_network, save_weights
@@ -106,7 +106,7 @@ def by_hand(image: Image.Image) -> torch.Tensor:
 
 @pytest.mark.parametrize(("name", "image", "options", "ending", "kind", "mode"), KINDS, ids=[kind[0] for kind in KINDS])
 def test_kind(kinds: Path, name: str, image: Image.Image, options: dict, ending: str, kind: str, mode: str) -> None:
-    stem = Path(name).stem if sum(Path(other[0]).stem == Path(name).stem for other in KINDS) == 1 else name
+    stem = Path(name).stem if Path(name).suffix == ending else name
     path = kinds / "out" / f"{stem}_x3{ending}"
     with Image.open(kinds / "in" / name) as file, Image.open(path) as larger:
         turned = "exif" in options
@@ -142,7 +142,7 @@ def test_kind(kinds: Path, name: str, image: Image.Image, options: dict, ending:
 
 
 def test_content_decides_not_the_name(kinds: Path) -> None:
-    with Image.open(kinds / "out" / "a_png_x3.png") as larger:
+    with Image.open(kinds / "out" / "a_png.jpg_x3.png") as larger:
         assert (larger.format, larger.size) == ("PNG", (108, 72))
     assert len(list((kinds / "out").glob("*_x3.*"))) == len(KINDS) + 1
 
@@ -154,7 +154,7 @@ def test_16_bits_stay(ending: str, channels: int, tmp_path: Path) -> None:
     deep = torch.from_numpy(np.random.default_rng(0).integers(0, 65536, (channels, 9, 7), dtype=np.uint16))
     colours = channels - (channels + 1) % 2
     alpha = deep[colours:] if colours < channels else None
-    write_file(tmp_path / f"deep{ending}", ImageFile(deep[:colours], alpha))
+    write_image(tmp_path / f"deep{ending}", ImageFile(deep[:colours], alpha))
     back = read_file(tmp_path / f"deep{ending}")
     assert torch.equal(back.colour, deep[:colours])
     assert (back.alpha is None) == (alpha is None)
@@ -216,11 +216,12 @@ def test_a_thousand_files_ten_of_them_broken(thousand: Path, tmp_path: Path) -> 
     after = {path: path.stat().st_mtime_ns for path in out.rglob("*_x3.*")}
     assert len(after) == 991
     assert all(after[path] == written for path, written in before.items())
-    assert f"{991 - len(before)} of 1000 images enlarged x3, {len(before)} were there already" in output
-    assert "not done, 9:" in output
+    assert f"{991 - len(before)} of 1000 images enlarged x3, " in output
+    assert f", {len(before)} there already" in output
+    assert ", 9 skipped" in output
     for name in ("truncated.png", "empty.png", "text.png", "zip.png", "zero.png", "bomb.png", "folder.png", "cut.jpg"):
-        assert f"in/{name}: " in output.split("not done, 9:")[1]
-    assert "dangling.png: no such file (a dangling link)" in output
+        assert f"skipped: in/{name}: " in output
+    assert "dangling.png: cannot be read (No such file or directory)" in output
     assert "bomb.png: 50000x50000 pixels; at most" in output
     assert "Traceback" not in output
     assert {path.name for path in out.rglob(".*") if path.suffix != ".part"} == {".srcnn.jsonl"}
@@ -230,14 +231,18 @@ def test_processes_share_a_folder(thousand: Path, tmp_path: Path) -> None:
     """As torchrun and srun tell them their ranks; without torch.distributed."""
     shutil.rmtree(thousand / "below")
     done, failed = 0, 0
-    for number, names in enumerate([("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")]):
-        env = dict(zip(names, (str(number), "2"), strict=True))
+    slurm = {"SLURM_PROCID": "1", "SLURM_NTASKS": "2", "SLURM_STEP_ID": "0"}  # the last one by srun only
+    for number, env in enumerate([{"RANK": "0", "WORLD_SIZE": "2"}, slurm]):
         output = run("predict.py", "input=in", "output=out", cwd=tmp_path, code=1, env=env)
         assert f"(process {number} of 2)" in output
         done += int(output.split(" of 25", 1)[0].rsplit("\n", 1)[-1])
-        failed += int(output.split("not done, ")[1].split(":")[0])
+        failed += output.count("skipped: ")
     assert (done, failed) == (496, 9)
     assert len(list((tmp_path / "out").rglob("*_x3.*"))) == 496
+    env = {"SLURM_PROCID": "0", "SLURM_NTASKS": "2"}  # a batch script without srun is one process
+    output = run("predict.py", "input=in", "output=out", cwd=tmp_path, code=1, env=env)
+    assert "0 of 505 images enlarged x3" in output
+    assert "496 there already" in output
     refused = run("predict.py", "input=in", "reference=in", cwd=tmp_path, code=2, env={"RANK": "0", "WORLD_SIZE": "2"})
     assert "reference= compares all images in one process" in refused
 
@@ -256,7 +261,7 @@ def test_globs_single_files_and_what_is_there(tmp_path: Path, capsys: pytest.Cap
     enlarged(tmp_path, "input=in/*.png")
     capsys.readouterr()
     enlarged(tmp_path, "input=in/*.png")
-    assert "0 of 2 images enlarged x3, 2 were there already; in in, by srcnn_x3" in capsys.readouterr().out
+    assert "0 of 2 images enlarged x3, 2 there already; in in, by srcnn_x3" in capsys.readouterr().out
     assert names(tmp_path / "in") == {"a_x3.png", "b_x3.png"}
     enlarged(tmp_path, "input=in/c.jpg", "output=c.webp", "self_ensemble=true")
     assert capsys.readouterr().out == "c.webp, 36x36, by srcnn_x3\n"
@@ -266,7 +271,7 @@ def test_globs_single_files_and_what_is_there(tmp_path: Path, capsys: pytest.Cap
     enlarged(tmp_path, "input=in/*.png", "overwrite=true")
     assert os.stat(tmp_path / "in" / "a_x3.png").st_mtime_ns > written
     with pytest.raises(UserError, match=r"a.png: 12x12 pixels; at most 100 are trusted \(max_pixels=\)"):
-        enlarged(tmp_path, "input=in/a.png", "max_pixels=100")
+        enlarged(tmp_path, "input=in/a.png", "scale=2", "max_pixels=100")
 
 
 def test_a_file_is_named_alone(tmp_path: Path) -> None:
@@ -289,10 +294,10 @@ def test_own_results_are_no_inputs(tmp_path: Path, capsys: pytest.CaptureFixture
     enlarged(tmp_path, "input=in", "output=out")
     assert names(tmp_path / "out") == {"a_x3.bmp", "logo_x3_x3.png"}
     assert "2 of 2 images enlarged x3; in out, by srcnn_x3" in capsys.readouterr().out
-    shutil.copytree(tmp_path / "in", tmp_path / "copied", copy_function=shutil.copyfile)  # with other times
-    assert len(find_jobs(str(tmp_path / "copied"), None, 3, Records()).jobs) == 2
+    shutil.copytree(tmp_path / "in", tmp_path / "copied", copy_function=shutil.copy2)  # as with cp -a
+    assert len(find_jobs(str(tmp_path / "copied"), None, Records())) == 2
     small(tmp_path / "in", "a_x3.bmp")  # edited since: now the user's
-    assert len(find_jobs(str(tmp_path / "in"), None, 3, Records()).jobs) == 3
+    assert len(find_jobs(str(tmp_path / "in"), None, Records())) == 3
 
 
 def test_results_of_other_weights_are_made_again(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -301,20 +306,21 @@ def test_results_of_other_weights_are_made_again(tmp_path: Path, capsys: pytest.
     theirs = (tmp_path / "out" / "b_x3.png").read_bytes()
     words = ["input=in", "output=out"]
     assert enlarged(tmp_path, *words) == 0
-    output = capsys.readouterr().out
+    output = "".join(capsys.readouterr())
     assert "1 of 2 images enlarged x3, 1 left alone; in out" in output
-    assert "b_x3.png: is there already, and not as srcnn made it; overwrite=true replaces it" in output
+    assert "left alone: out/b_x3.png: is there, and not as srcnn made it; overwrite=true replaces it" in output
     before = (tmp_path / "out" / "a_x3.png").read_bytes()
     net = SRCNN(init="identity")
     save_weights(tmp_path / "mine.pth", net, {"scale": 3}, {})
     enlarged(tmp_path, *words, "ckpt_path=mine.pth")
-    assert "1 of 2 images enlarged x3, 1 in the place of earlier results, 1 left" in capsys.readouterr().out
+    assert "1 of 2 images enlarged x3, 1 left alone" in capsys.readouterr().out
     assert (tmp_path / "out" / "a_x3.png").read_bytes() != before
     enlarged(tmp_path, *words, "ckpt_path=mine.pth")
-    assert "0 of 2 images enlarged x3, 1 were there already, 1 left alone" in capsys.readouterr().out
+    assert "0 of 2 images enlarged x3" in (output := capsys.readouterr().out)
+    assert "1 there already" in output
     small(tmp_path / "in", "b.png", "a.png")  # other images now
     enlarged(tmp_path, *words, "ckpt_path=mine.pth")
-    assert "1 of 2 images enlarged x3, 1 in the place" in capsys.readouterr().out
+    assert "1 of 2 images enlarged x3, 1 left alone" in capsys.readouterr().out
     assert (tmp_path / "out" / "b_x3.png").read_bytes() == theirs
     enlarged(tmp_path, *words, "overwrite=true")
     assert (tmp_path / "out" / "b_x3.png").read_bytes() != theirs
@@ -326,16 +332,17 @@ def test_a_result_is_never_written_over_an_input(tmp_path: Path) -> None:
     enlarged(tmp_path, f"input={tmp_path}", "overwrite=true")
     assert (tmp_path / "logo_x3.png").read_bytes() == theirs
     assert names(tmp_path) == {"logo_x3.png", "logo_x3_x3.png"}
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="is there, and not"):
         enlarged(tmp_path, "input=logo.png")
     for name in ("a.gif", "a.png"):
         small(tmp_path / "in", name)
     enlarged(tmp_path, "input=in/*.gif", "output=out")
-    enlarged(tmp_path, "input=in/*.png", "output=out")  # named as the one before, which stays
-    assert read_image(tmp_path / "out" / "a_x3.png").shape == (3, 36, 36)
-    assert Records().of(tmp_path / "out" / "a_x3.png")["source"] == "a.gif"
     enlarged(tmp_path, "input=in", "output=out")
-    assert names(tmp_path / "out") == {"a_x3.png", "a.gif_x3.png", "a.png_x3.png"}
+    assert names(tmp_path / "out") == {"a_x3.png", "a.gif_x3.png"}
+    before = read_image(tmp_path / "out" / "a.gif_x3.png")
+    small(tmp_path / "in", "0.png", "a.gif.png")  # whose result would have the name of a.gif's
+    enlarged(tmp_path, "input=in", "output=out", "overwrite=true")
+    assert torch.equal(read_image(tmp_path / "out" / "a.gif_x3.png"), before)
 
 
 def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -343,8 +350,8 @@ def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     (tmp_path / "in" / "photo.heic").touch()
     (tmp_path / "link.png").symlink_to(tmp_path / "in" / "b.png")
     for words, sentence in {
-        ("input=in/a.png", "output=out.xyz"): "output=out.xyz: .xyz is no image format",
-        ("input=in/a.png", "output=in/a.png"): "is the input itself",
+        ("input=in/a.png", "output=out.xyz"): "out.xyz: .xyz cannot hold",
+        ("input=in/a.png", "output=in/a.png"): "is an image or a result of this run",
         ("input=in/a.png", "output=link.png"): "link.png: a link, a folder or a device",
         ("input=in/a.png", "output=/dev/null"): "/dev/null is a file; name a folder",
         ("input=in", "output=out.png"): "one file for what may be many",
@@ -359,7 +366,7 @@ def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     assert not names(tmp_path)
     capsys.readouterr()
     assert enlarged(tmp_path, "input=in", "output=results.v2") == 0
-    assert "not read: 1 .heic; convert them" in capsys.readouterr().out
+    assert "not read, as of no kind known here: 1 .heic" in capsys.readouterr().err
     assert names(tmp_path / "results.v2") == {"a_x3.png", "b_x3.png"}
 
 
@@ -388,17 +395,13 @@ def test_scores_against_references(images: Path, tmp_path: Path, capsys: pytest.
     rows = [[row[key] for key in columns] for row in read_csv(tmp_path / "sr" / "scores.csv")]
     assert rows == [[row[key] for key in columns] for row in read_csv(tmp_path / "s" / "scores.csv")]
     assert (tmp_path / "sr" / "comparison.png").is_file()
-    # Done again, what is there already is scored as well; and scores of a part do not replace those of the whole.
+    # Done again, what is there already is scored as well.
     before = (tmp_path / "sr" / "scores.csv").read_text()
-    for name in ("image1", "image2"):
-        (tmp_path / "sr" / f"{name}_x3.png").unlink()
+    (tmp_path / "sr" / "image1_x3.png").unlink()
     assert enlarged(tmp_path, *words) == 0
     assert (tmp_path / "sr" / "scores.csv").read_text() == before
-    (tmp_path / "lr" / "image1.png").write_bytes(b"")
-    (tmp_path / "sr" / "image1_x3.png").unlink()
-    capsys.readouterr()
-    assert enlarged(tmp_path, *words) == 1
-    assert "scores.csv is left as it is" in capsys.readouterr().out
-    assert (tmp_path / "sr" / "scores.csv").read_text() == before
+    write_image(tmp_path / "lonely" / "other.png", to_uint8(hr)[0])
+    assert enlarged(tmp_path, "input=lr", "output=sr", f"reference={tmp_path / 'lonely'}") == 1
+    assert "not scored: lr/image0.png: " in capsys.readouterr().err
     with pytest.raises(UserError, match=r"no image files to enlarge in .* but results"):  # comparison.png is one
-        find_jobs(str(tmp_path / "sr"), None, 3, Records())
+        find_jobs(str(tmp_path / "sr"), None, Records())

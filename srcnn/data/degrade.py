@@ -54,4 +54,4 @@ class Given(Degradation):
         raise UserError(f"degradation=none: the image {name} has no LR image of its own; choose bicubic or camera")
 
     def describe(self) -> str:
-        return "LR as given"
+        return "as given"

@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from markupsafe import Markup
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from srcnn.report.page import duration, points, read_log, write_page
 from srcnn.report.plots import Line, plot
@@ -30,7 +30,8 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
         try:
-            rank(folder, list(config.hydra.overrides.task))
+            words: Any = OmegaConf.to_container(config.hydra.overrides.task)  # as typed, ${…} and all
+            rank(folder, words)
         except Exception:  # Hydra would log it and go on to exit code 0
             traceback.print_exc()
             raise SystemExit(1) from None

@@ -6,7 +6,6 @@ Any other file is taken for a bare state_dict. A stranger's file brings numbers 
 and the class is looked up in `srcnn.nets`.
 """
 
-import inspect
 import io
 import math
 import os
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from srcnn.errors import UserError
-from srcnn.files import write_bytes
+from srcnn.files import replacing
 from srcnn.nets import NETWORKS, SRCNN, Network
 
 WEIGHTS = Path(__file__).parents[1] / "weights"  # what we trained and ship
@@ -35,12 +34,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     Raises UserError for a file that is none, is damaged, or claims to hold more than its size.
     """
     path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such checkpoint" + (" (it is a folder)" if path.is_dir() else ""))
     try:
-        if not path.is_file():
-            raise UserError(f"{path}: no such checkpoint" + (" (it is a folder)" if path.is_dir() else ""))
         checkpoint = _read(path)
-    except UserError:
-        raise
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # torch raises nearly anything, OSError too, depending on which byte is wrong
@@ -72,7 +69,9 @@ def _read(path: Path) -> Any:
 
 
 def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and len(value) > 0 and all(isinstance(v, Tensor) for v in value.values())
+    if not isinstance(value, Mapping):
+        return False
+    return len(value) > 0 and all(isinstance(key, str) and isinstance(v, Tensor) for key, v in value.items())
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -118,15 +117,15 @@ def last_good(folder: str | os.PathLike) -> str:
 
 def find_checkpoint(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> Path:
     """A checkpoint's path; weights of ours go by their name without folder and ending, None is plain SRCNN."""
-    if ckpt_path is None:
-        path = WEIGHTS / f"srcnn_x{scale or 3}.pth"
-        if not path.is_file():
-            shipped = ", ".join(sorted(path.stem for path in WEIGHTS.glob("*.pth")))
-            raise UserError(f"scale={scale}: no weights are shipped for it (there are {shipped}); give a ckpt_path")
-        return path
-    named = WEIGHTS / f"{Path(ckpt_path).name}.pth"
-    is_name = Path(ckpt_path).name == str(ckpt_path) and not Path(ckpt_path).exists()
-    return named if is_name and named.is_file() else Path(ckpt_path)
+    given = Path(ckpt_path or f"srcnn_x{scale or 3}")
+    shipped = {path.stem: path for path in sorted(WEIGHTS.glob("*.pth"))}
+    if ckpt_path is None and given.name not in shipped:
+        raise UserError(
+            f"scale={scale}: no weights are shipped for it (there are {', '.join(shipped)}); give a ckpt_path"
+        )
+    if ckpt_path is None or not given.exists():  # one's own comes first
+        return shipped.get(str(given), given)
+    return given
 
 
 def run_of(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,28 +134,26 @@ def run_of(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[str, 
     Raises UserError unless it is plain data of the expected kinds: it may be a stranger's.
     """
     run = checkpoint.get("run", {})
+    kinds = {"overrides": list, "degradation": str, "val_psnr": float | int | None}
+    kinds |= dict.fromkeys(("values", "classes", "versions", "machine", "data", "psnr"), dict)
     sound = isinstance(run, dict) and _is_plain(run)
-    if sound:
-        overrides, psnr = run.get("overrides", []), run.get("psnr", {})
-        parts = [psnr, *(run.get(part, {}) for part in ("values", "classes", "versions", "machine", "data"))]
-        sound = isinstance(overrides, list) and all(isinstance(override, str) for override in overrides)
-        sound = sound and all(isinstance(part, dict) for part in parts)
-        sound = sound and all(isinstance(dB, float | int | None) for dB in (*psnr.values(), run.get("val_psnr")))
-    if not sound:
+    sound = sound and all(isinstance(run[key], kind) for key, kind in kinds.items() if key in run)
+    sound = sound and all(isinstance(override, str) for override in run.get("overrides", []))
+    if not sound or not all(isinstance(value, float | int | None) for value in run.get("psnr", {}).values()):
         raise UserError(f"{path}: what it says of its run is not what srcnn writes")
     return run
 
 
-def _is_plain(value: Any, depth: int = 5, items: int = 1000, letters: int = 4096, most: int = 2**64) -> bool:
-    """Whether these are numbers and texts, or lists and dictionaries of them, of at most these sizes."""
+def _is_plain(value: Any, largest: int = 2**64, items: int = 10**6, depth: int = 5) -> bool:
+    """Whether these are numbers and texts, or lists and dictionaries of them: of a sane size in all."""
     if isinstance(value, dict):
         value = [*value, *value.values()]
     if isinstance(value, list | tuple):
-        few = depth > 0 and len(value) <= 2 * items
-        return few and all(_is_plain(item, depth - 1, items, letters, most) for item in value)
+        share = items // max(1, len(value))  # for each, as the same list may be there many times
+        return depth > 0 and share > 0 and all(_is_plain(item, largest, share, depth - 1) for item in value)
     if isinstance(value, str):
-        return len(value) <= letters
-    return value is None or type(value) in (bool, float) or (type(value) is int and abs(value) <= most)
+        return len(value) <= 4096
+    return value is None or type(value) in (bool, float) or (type(value) is int and abs(value) <= largest)
 
 
 def read_run(path: str | os.PathLike) -> dict[str, Any]:
@@ -169,10 +166,10 @@ def read_run(path: str | os.PathLike) -> dict[str, Any]:
     if "loops" not in checkpoint or not optimizers or "overrides" not in run_of(path, checkpoint):
         raise UserError(f"{path}: holds weights only, no run to resume: start one with init_from={path}")
     progress(path, checkpoint)
-    sound = type(checkpoint["global_step"]) is int and isinstance(optimizers, list) and isinstance(callbacks, dict)
-    if isinstance(callbacks, dict) and sound:
-        sound = all(isinstance(state, dict) for state in (*callbacks.values(), *optimizers))
-    if not sound or not all({"state", "param_groups"} <= state.keys() for state in optimizers):
+    sound = isinstance(callbacks, dict) and all(isinstance(state, dict) for state in callbacks.values())
+    for state in optimizers if isinstance(optimizers, list) else [None]:
+        sound = sound and isinstance(state, dict) and {"state", "param_groups"} <= state.keys()
+    if not sound or type(checkpoint["global_step"]) is not int:
         raise UserError(f"{path}: its state is not that of a run: start one from its weights with init_from={path}")
     return checkpoint
 
@@ -193,7 +190,8 @@ def save_weights(path: str | os.PathLike, net: Network, arguments: Mapping[str, 
     content = io.BytesIO()
     facts = {"network": type(net).__name__, "arguments": dict(arguments), "state_dict": weights, "run": dict(run)}
     torch.save(facts, content)
-    write_bytes(path, content.getbuffer())
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_network(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> tuple[Network, dict[str, Any]]:
@@ -202,29 +200,16 @@ def load_network(ckpt_path: str | os.PathLike | None, scale: int | None = None) 
     `scale` chooses among our weights, and is for a bare state_dict that does not tell: then it is assumed to be 3, and
     the checkpoint has "scale_assumed".
     """
-    if scale is not None and not 2 <= scale <= 8:
-        raise UserError(f"scale={scale}: must be between 2 and 8")
     path = find_checkpoint(ckpt_path, scale)
     checkpoint = read_checkpoint(path)
     if "network" in checkpoint:
-        net = _build(path, checkpoint["network"], _arguments_in(path, checkpoint), checkpoint)
+        net = _build(path, checkpoint["network"], checkpoint.get("arguments"), checkpoint)
     else:
         net = _build(path, *_guess(path, checkpoint, scale), checkpoint)
         checkpoint["scale_assumed"] = isinstance(net, SRCNN) and scale is None
     if scale not in (None, net.scale):
         raise UserError(f"scale={scale}, but {path} was trained for scale {net.scale}: leave scale= out")
     return net.eval(), checkpoint
-
-
-def _arguments_in(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of a network's constructor in a file that may be a stranger's: plain and of a sane size."""
-    arguments: Any = checkpoint.get("arguments")
-    plain = isinstance(arguments, dict) and _is_plain(arguments, depth=3, items=64, letters=200, most=65536)
-    if not plain or "${" in str(arguments) or not all(isinstance(key, str) for key in arguments):
-        raise UserError(f"{path}: the arguments of its network are not plain numbers and short texts")
-    if type(scale := arguments.get("scale")) is not int or not 2 <= scale <= 8:
-        raise UserError(f"{path}: its network is for scale {scale}, which must be a whole number from 2 to 8")
-    return arguments
 
 
 def _guess(path: Path, checkpoint: Mapping[str, Any], scale: int | None) -> tuple[str, dict[str, Any]]:
@@ -246,13 +231,15 @@ def _guess(path: Path, checkpoint: Mapping[str, Any], scale: int | None) -> tupl
     return "ESPCN", {"scale": found, **arguments}
 
 
-def _build(path: Path, name: Any, arguments: dict[str, Any], checkpoint: Mapping[str, Any]) -> Network:
+def _build(path: Path, name: Any, arguments: Any, checkpoint: Mapping[str, Any]) -> Network:
     """The network of a file: made without memory first, until its shapes are known to be those of the file."""
     if not isinstance(name, str) or name not in NETWORKS:
         raise UserError(f"{path}: its network {name!r} is not in srcnn/nets (there are {', '.join(NETWORKS)})")
+    plain = isinstance(arguments, dict) and _is_plain(arguments, largest=65536)
+    if not plain or type(arguments.get("scale")) is not int:
+        raise UserError(f"{path}: the arguments of its network are not plain numbers and texts, the scale one of them")
     network = NETWORKS[name]
     try:
-        inspect.signature(network).bind(**arguments)
         with torch.device("meta"):
             shapes = network(**arguments)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
@@ -287,19 +274,9 @@ def _weights_in(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _check_fit(path: str | os.PathLike, net: Network, weights: Mapping[str, Tensor]) -> None:
-    own = net.state_dict()
-    wrong = [f"{key} is missing" for key in own if key not in weights]
-    wrong += [f"{key} is not the network's" for key in weights if key not in own]
-    for key in (key for key in own if key in weights):
-        found, expected = weights[key], own[key]
-        if found.shape != expected.shape:
-            wrong.append(f"{key} is {_shape(found)} instead of {_shape(expected)}")
-        elif found.is_floating_point() != expected.is_floating_point():
-            wrong.append(f"{key} is of {found.dtype} instead of {expected.dtype}")
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise UserError(f"{path}: its weights do not fit this network: {'; '.join(wrong[:3])}{more}")
-
-
-def _shape(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape)) or "a number"
+    own, given = ({key: list(v.shape) for key, v in state.items()} for state in (net.state_dict(), weights))
+    keys = [key for key in {**own, **given} if own.get(key) != given.get(key)]
+    if keys:
+        wrong = [f"{key} is {given.get(key, 'missing')} instead of {own.get(key, 'nothing')}" for key in keys[:3]]
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise UserError(f"{path}: its weights do not fit this network: {'; '.join(wrong)}{more}")
