@@ -2,9 +2,9 @@
 
     python -m benchmarks.camera [--scales 2 3] [--sets Set5 Set14 photos]
 
-LR shrunk bicubically and saved as JPEG of quality 60, 75 and 90 (no blur, no noise), and as it is; PSNR and SSIM on luma,
-protocol basicsr, of bicubic, of srcnn_xN and of srcnn_camera_xN. Writes benchmarks/results/camera.json; with --draw
-docs/camera.png instead, a part of one of scikit-image's photographs from a JPEG of quality 60.
+LR shrunk bicubically and saved as JPEG of quality 60, 75 and 90 (no blur, no noise), and as it is; PSNR and SSIM on
+luma, protocol basicsr, of bicubic, of srcnn_xN and of srcnn_camera_xN. Writes benchmarks/results/camera.json; with
+--draw docs/camera.png instead, a part of one of scikit-image's photographs from a JPEG of quality 60.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from benchmarks.table import show
 from srcnn.data.camera import Camera
 from srcnn.data.degrade import Bicubic, Degradation
 from srcnn.data.samples import read_sets
-from srcnn.files import save_image
+from srcnn.files import write_image
 from srcnn.image import bicubic_up
 from srcnn.metrics import PROTOCOLS, mean_score
 from srcnn.report.panels import CAPTION, GAP, lr_and_hr, row_of_panels
@@ -40,7 +40,7 @@ def draw(path: Path) -> None:
         left = GAP + column * (width + GAP)
         ImageDraw.Draw(sheet).text((left, 4), name, "black", ImageFont.load_default(14))
         sheet.paste(crop, (left, CAPTION))
-    save_image(sheet, path)
+    write_image(path, sheet)
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.inference [--rounds 3] [--size 1280x720 3840x2160]      pip install -e ".[export]"
 
-`srcnn.upscale.upscale` against `net(lr)` and against the network's body in ONNX Runtime with its default settings, fed
+`srcnn.upscale.super_resolve` against `net(lr)` and against the network's body in ONNX Runtime with its default settings, fed
 with the enlarged image. SR sizes; the shipped SRCNN x3 on random pixels. Times: the best of some rounds in alternation
 in one process. Memory: what the peak of a process of its own rises by during one call, the output included. `differ`:
 8-bit values unlike the plain module's, of all. Writes benchmarks/results/inference.json.
@@ -27,7 +27,7 @@ from benchmarks.table import show
 from srcnn.image import to_uint8
 from srcnn.nets import Network
 from srcnn.run.checkpoint import load_network
-from srcnn.upscale import upscale
+from srcnn.upscale import super_resolve
 
 Contender = Callable[[Tensor], Tensor]
 
@@ -63,7 +63,7 @@ def onnx_runtime(net: Network) -> Contender:
 def contender(name: str) -> Contender:
     net, _ = load_network(None, scale=3)
     if name == "upscale":
-        return lambda lr: upscale(net, lr)
+        return lambda lr: super_resolve(net, lr)
     return net if name == "plain module" else onnx_runtime(net)
 
 

@@ -330,8 +330,3 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
     stems = Counter(path.stem for path in paths)
     names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
     return names if len(set(names)) == len(names) else [path.name for path in paths]
-
-
-def save_image(image: Image.Image, path: str | os.PathLike) -> None:
-    """`write_image` for report/panels.py, until that calls it."""
-    write_image(path, image)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, shave, to_uint8
 from srcnn.nets import Network
-from srcnn.upscale import gray_of, super_resolve, upscale
+from srcnn.upscale import gray_of, super_resolve
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,9 @@ class Protocol:
             luma_lr = bicubic_down(truth / 255, scale)
             bicubic = self._luma(quantize(bicubic_up(luma_lr, scale)))
             if net.channels == 1:
-                sr = self._luma(quantize(upscale(net, luma_lr.float())))
+                sr = self._luma(quantize(super_resolve(net, luma_lr.float())))
             else:
-                rgb = quantize(upscale(net, bicubic_down(hr.expand(-1, 3, -1, -1), scale).float()))
+                rgb = quantize(super_resolve(net, bicubic_down(hr.expand(-1, 3, -1, -1), scale).float()))
                 sr = self._luma(quantize(gray_of(rgb)) if hr.shape[1] == 1 else rgb)
             return _score(sr, bicubic, truth, scale, with_ssim)
         lr = quantize(bicubic_down(hr.expand(-1, 3, -1, -1), scale)) if lr is None else _with_channels(lr, hr.shape[1])

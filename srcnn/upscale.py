@@ -47,9 +47,6 @@ def super_resolve(
     return sr
 
 
-upscale = super_resolve
-
-
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
     """The image `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
     colour, alpha = image.colour, image.alpha

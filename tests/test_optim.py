@@ -1,7 +1,9 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
-from srcnn.nets import SRCNN
+from srcnn.nets import FSRCNN, SRCNN, Compact
 from srcnn.optim import Muon, Schedule, sgd
 
 
@@ -24,7 +26,7 @@ def test_muon_makes_every_direction_equal() -> None:
     torch.manual_seed(0)
     net = SRCNN()
     before = [p.detach().clone() for p in net.parameters()]
-    optimizer = Muon(net.parameters(), lr=0.01, momentum=0.95, bias_lr=0.001)
+    optimizer = Muon(net, lr=0.01, momentum=0.95, bias_lr=0.001)
     for p in net.parameters():
         p.grad = torch.randn_like(p)
     optimizer.step()
@@ -48,7 +50,7 @@ def test_a_whitened_step_is_small_where_photographs_are_strong() -> None:
     for whiten in (0.0, 0.1):
         net = SRCNN()
         before = [conv.weight.detach().clone() for conv in (net.conv1, net.conv2)]
-        optimizer = Muon(net.parameters(), lr=0.01, whiten=whiten)
+        optimizer = Muon(net, lr=0.01, whiten=whiten)
         torch.manual_seed(1)
         for p in net.parameters():
             p.grad = torch.randn_like(p)
@@ -62,13 +64,72 @@ def test_a_whitened_step_is_small_where_photographs_are_strong() -> None:
     assert moved[0.1][3] == pytest.approx(moved[0.0][3])
 
 
+def step(module: nn.Module, **settings: float) -> dict[str, torch.Tensor]:
+    """How far a step of random gradients takes each parameter, in units of its learning rate."""
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    optimizer = Muon(module, lr=0.01, bias_lr=0.001, **settings)
+    for p in module.parameters():
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    return {name: (before[name] - p.detach()) / rates[id(p)] for name, p in module.named_parameters()}
+
+
+def test_a_filter_of_any_layer_is_a_row() -> None:
+    """Of a transposed convolution one for each pixel that it makes of one; and within each group of a grouped one."""
+    torch.manual_seed(0)
+    moved = step(FSRCNN(scale=2, channels=3))["deconv.weight"]
+    # Of a kernel of 9 with stride 2, the four pixels of an input pixel have filters of 5x5, 5x4, 4x5 and 4x4.
+    rows = torch.stack(
+        [F.pad(moved[:, c, y::2, x::2], (0, x, 0, y)).flatten() for c in range(3) for y in (0, 1) for x in (0, 1)]
+    )
+    singular = torch.linalg.svdvals(rows)
+    assert singular.shape == (12,) and singular.min() > 0.6 and singular.max() < 1.3
+
+    moved = step(nn.Conv2d(8, 12, 3, groups=4))["weight"].flatten(1).unflatten(0, (4, 3))
+    singular = torch.linalg.svdvals(moved)
+    assert singular.shape == (4, 3) and singular.min() > 0.6 and singular.max() < 1.3
+
+    moved = step(nn.ConvTranspose2d(8, 12, 2, groups=4))["weight"].unflatten(0, (4, 2)).transpose(1, 2).flatten(2)
+    singular = torch.linalg.svdvals(moved)
+    assert singular.shape == (4, 3) and singular.min() > 0.6 and singular.max() < 1.3
+
+
+def test_what_is_no_layers_weight_learns_by_adam() -> None:
+    """PReLU's slopes, and parameters of any shape that are no matrix of filters; a loss's as well."""
+
+    class Loss(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weights = nn.Parameter(torch.ones(1, 3, 1, 1))
+
+    moved = step(nn.ModuleList([Compact(width=4, depth=1), Loss()]))
+    for name in ("0.body.1.weight", "0.body.0.bias", "1.weights"):
+        assert torch.allclose(moved[name].abs(), torch.tensor(1.0), rtol=0.01)  # Adam's first step
+
+
+def test_whitening_is_for_the_layer_that_sees_the_image() -> None:
+    """Wherever it is registered."""
+
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tail = nn.Conv2d(16, 27, 3)
+            self.head = nn.Conv2d(3, 16, 3)
+
+    net = Backwards()
+    groups = Muon(net, lr=0.01, whiten=0.1).param_groups
+    assert [[id(p) for p in group["params"]] for group in groups[:2]] == [[id(net.head.weight)], [id(net.tail.weight)]]
+    assert [group["whiten"] for group in groups[:2]] == [0.1, 0]
+
+
 def test_no_gradient_is_no_step() -> None:
     """As the first layers of a residual network have it at the start, whose last layer is zero."""
     net = SRCNN(residual=True, init="identity")
     before = [p.detach().clone() for p in net.parameters()]
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
-    Muon(net.parameters(), lr=0.01, whiten=0.1).step()
+    Muon(net, lr=0.01, whiten=0.1).step()
     assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before, strict=True))
 
 

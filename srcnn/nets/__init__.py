@@ -4,10 +4,14 @@ import pkgutil
 from importlib import import_module
 
 from srcnn.nets.base import Network
+from srcnn.nets.compact import Compact
+from srcnn.nets.edsr import EDSR
 from srcnn.nets.espcn import ESPCN
+from srcnn.nets.fsrcnn import FSRCNN
 from srcnn.nets.srcnn import SRCNN
+from srcnn.nets.vdsr import VDSR
 
-__all__ = ["ESPCN", "NETWORKS", "SRCNN", "Network"]
+__all__ = ["EDSR", "ESPCN", "FSRCNN", "NETWORKS", "SRCNN", "VDSR", "Compact", "Network"]
 
 NETWORKS: dict[str, type[Network]] = {}  # by class name: what a weights file may name
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):

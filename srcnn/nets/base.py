@@ -1,8 +1,10 @@
 """What every network here has: two steps, one fixed and one learned."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,8 +54,16 @@ class Network(nn.Module):
 
     @property
     def train_border(self) -> int:
-        """HR pixels of a training patch, on each side, that the loss leaves out: a crop's border is not the image's."""
-        return self.receptive_radius * self.body_scale
+        """HR pixels of a training patch, on each side, that the loss leaves out: by default as many as a score does.
+
+        What pads with zeros, as nn.Conv2d does, treats an image's border as it has learned to treat a crop's, so the
+        loss must see that. PSNR of T91's held-out images x3, and of their outer 12 pixels alone, in dB: a network of
+        four layers with nothing left out 28.21, 28.77; with all left out that a border touches 28.05, 27.89. Of ten
+        layers, whose crops are border all over, with 0 or 6 pixels left out 28.46, 28.45; with replicated borders
+        28.39, 28.43. Zeros and a small border, then. Only where a few replicated borders are all there is, as in
+        SRCNN, may what they touch be left out, and then it need not be computed.
+        """
+        return self.scale
 
     def body_of_crop(self, x: Tensor) -> Tensor:
         """`body` of a training crop, less `train_border` HR pixels a side.
@@ -65,6 +75,16 @@ class Network(nn.Module):
     @property
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def multiply_adds(self, height: int = 720, width: int = 1280) -> int:
+        """Of `body` for an SR image of that size, as papers count them: those of convolutions and linear layers."""
+        from torch.utils.flop_counter import FlopCounterMode  # slow to import
+
+        side = 16 * self.scale
+        x = torch.empty(1, self.channels, side // self.body_scale, side // self.body_scale, device="meta")
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            copy.deepcopy(self).to("meta").body(x)
+        return counter.get_total_flops() * height * width // (2 * side**2)
 
 
 class Conv(nn.Conv2d):

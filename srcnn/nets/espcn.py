@@ -35,6 +35,10 @@ class ESPCN(Network):
     def body(self, x: Tensor) -> Tensor:
         return self._layers(x, pad=True)
 
+    @property
+    def train_border(self) -> int:
+        return self.receptive_radius * self.body_scale  # all that a crop's border touches: it is not computed
+
     def body_of_crop(self, x: Tensor) -> Tensor:
         return self._layers(x, pad=False)
 

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from srcnn.data.samples import Sample
-from srcnn.files import save_image, to_pillow
+from srcnn.files import to_pillow, write_image
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y
 from srcnn.metrics import Score
 from srcnn.nets import Network
@@ -75,7 +75,7 @@ def write_comparison(path: Path, images: Iterable[Shown], network: str, scale: i
     sheet = Image.new("RGB", (bands[0].width, sum(band.height for band in bands)), _PAPER)
     for number, band in enumerate(bands):
         sheet.paste(band, (0, sum(other.height for other in bands[:number])))
-    save_image(sheet, path)
+    write_image(path, sheet)
 
 
 def _band(image: Shown, network: str, scale: int) -> Image.Image:

@@ -1,5 +1,6 @@
 """A run's settings: checked against the YAML, made into objects, recorded, and compared with those of a checkpoint."""
 
+import inspect
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,8 +25,14 @@ from srcnn.upscale import device_of
 
 
 def make_optimizer(settings: DictConfig, net: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of the network's parameters and, after them, of those that the loss has."""
-    return make("optim", settings, [*net.parameters(), *loss.parameters()])
+    """The optimiser of the network's parameters and, after them, of those that the loss has.
+
+    One whose constructor has a `module`, as `srcnn.optim.Muon`, gets both as a module instead.
+    """
+    trained = nn.ModuleList([net, loss])
+    target = find_class("optim", settings.get("_target_"))
+    takes_module = "module" in inspect.signature(target).parameters
+    return make("optim", settings, trained if takes_module else list(trained.parameters()))
 
 
 def make_schedule(settings: DictConfig | None, optimizer: torch.optim.Optimizer) -> Any:

@@ -1,0 +1,59 @@
+"""Compact (SRVGGNetCompact): a plain stack of 3x3 convolutions at the LR size; the zoo's best for its cost."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from srcnn.errors import check_choice, check_range
+from srcnn.image import bicubic_up
+from srcnn.nets.base import Conv, Network
+
+
+class Compact(Network):
+    """3x3 convolutions with PReLU on the LR image, a pixel shuffle, and the input enlarged is added.
+
+    LR [N, C, H, W] -> SR [N, C, scale*H, scale*W]. `width` filters a layer, `depth` layers between the first and the
+    last. `skip` is what is added: nearest neighbour as published, or bicubic. The convolutions pad with zeros, and
+    the weights are named body.0.weight, body.0.bias, body.1.weight (PReLU's slopes) and so on, as published: a file
+    of this network on RGB with the nearest skip opens unchanged in chaiNNer and other programs that use spandrel.
+
+    Published as SRVGGNetCompact in Wang et al., "Real-ESRGAN" (ICCVW 2021), its repository's small model, with
+    width=64 and depth=16 (animevideo-v3) or 32 (general-v3). Initialisation: "published" is PyTorch's own, with slopes
+    of 0.25; "identity" the same but for a last layer of zeros, so that it starts as what is added.
+    """
+
+    def __init__(
+        self,
+        scale: int = 3,
+        channels: int = 3,
+        width: int = 16,
+        depth: int = 8,
+        skip: str = "nearest",
+        init: str = "identity",
+    ):
+        check_range("width", width, 1)
+        check_range("depth", depth, 0)
+        check_choice("skip", skip, ("nearest", "bicubic"))
+        check_choice("init", init, ("identity", "published"))
+        super().__init__(scale, channels)
+        self.body_scale, self.receptive_radius = scale, max(depth + 2, 2 * (skip == "bicubic"))
+        self.body = _Body(scale, channels, width, depth, skip, init)
+
+
+class _Body(nn.Sequential):
+    def __init__(self, scale: int, channels: int, width: int, depth: int, skip: str, init: str):
+        layers: list[nn.Module] = [Conv(channels, width, 3, "zeros"), nn.PReLU(width)]
+        for _ in range(depth):
+            layers += [Conv(width, width, 3, "zeros"), nn.PReLU(width)]
+        last = Conv(width, channels * scale**2, 3, "zeros")
+        if init == "identity":
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        super().__init__(*layers, last)
+        self.scale, self.skip = scale, skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.skip == "bicubic":
+            base = bicubic_up(x, self.scale)
+        else:
+            base = F.interpolate(x, scale_factor=float(self.scale), mode="nearest")
+        return base + F.pixel_shuffle(super().forward(x), self.scale)

@@ -1,0 +1,70 @@
+"""FSRCNN: SRCNN's successor by the same authors, at the LR size, with a transposed convolution as its last layer."""
+
+import torch
+from torch import Tensor, nn
+
+from srcnn.errors import check_choice, check_range
+from srcnn.nets.base import Conv, Network
+
+
+class FSRCNN(Network):
+    """Feature extraction, shrinking, mapping, expanding, then a deconvolution: LR [N, C, H, W] -> SR [N, C, s*H, s*W].
+
+    `width` features (d in the paper), `shrunk` of them while mapping (s), `depth` mapping layers (m), PReLU after
+    each; the defaults on luma are the published FSRCNN(56, 12, 4), and (32, 5, 1) is FSRCNN-s. All is padded with
+    zeros. The deconvolution is placed so that SR and HR coincide.
+
+    Dong et al., "Accelerating the Super-Resolution Convolutional Neural Network", ECCV 2016, section 3.2.
+    Initialisation: "identity" starts as bilinear, the image passing through one filter a channel of each layer;
+    "published" is He's for PReLU, with deviation 0.001 for the deconvolution.
+    """
+
+    def __init__(
+        self,
+        scale: int = 3,
+        channels: int = 3,
+        width: int = 56,
+        shrunk: int = 12,
+        depth: int = 4,
+        init: str = "identity",
+    ):
+        check_range("scale", scale, 1, 5)  # a kernel of 9 reaches no further
+        check_range("width", width, channels)
+        check_range("shrunk", shrunk, channels)
+        check_range("depth", depth, 0)
+        check_choice("init", init, ("identity", "published"))
+        super().__init__(scale, channels)
+        planes = [(channels, width, 5), (width, shrunk, 1), *[(shrunk, shrunk, 3)] * depth, (shrunk, width, 1)]
+        layers: list[nn.Module] = []
+        for inputs, outputs, kernel in planes:
+            layers += [Conv(inputs, outputs, kernel, "zeros"), nn.PReLU(outputs)]
+        self.features = nn.Sequential(*layers)
+        # Of the 9 pixels that a pixel is spread over, `before` lie before its own `scale` pixels.
+        before = (10 - scale) // 2
+        self.deconv = nn.ConvTranspose2d(width, channels, 9, scale, before, output_padding=2 * before + scale - 9)
+        self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - before) // scale
+        for layer in self.features:
+            if isinstance(layer, Conv):
+                nn.init.kaiming_normal_(layer.weight, a=0.25)
+                nn.init.zeros_(layer.bias)
+        nn.init.normal_(self.deconv.weight, std=1e-3)
+        assert self.deconv.bias is not None
+        nn.init.zeros_(self.deconv.bias)
+        if init == "identity":
+            self._init_identity(before)
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.deconv(self.features(x))
+
+    @torch.no_grad()
+    def _init_identity(self, before: int) -> None:
+        c = self.channels
+        for layer in self.features:
+            if isinstance(layer, Conv):
+                nn.init.dirac_(layer.weight[:c])
+        # Bilinear: a tent of twice the scale around the middle of the pixel's own.
+        distance = torch.arange(9) - before - (self.scale - 1) / 2
+        tent = (1 - distance.abs() / self.scale).clamp(min=0)
+        nn.init.zeros_(self.deconv.weight)
+        for channel in range(c):
+            self.deconv.weight[channel, channel] = tent[:, None] * tent

@@ -1,0 +1,70 @@
+"""Compact against the published description of SRVGGNetCompact, and as files that other programs open."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from srcnn.export import export
+from srcnn.nets import Compact
+from srcnn.run.checkpoint import load_network, save_weights
+from srcnn.run.cli import parse
+
+
+@pytest.mark.parametrize(("scale", "width", "depth"), [(2, 16, 8), (3, 24, 10), (4, 64, 16)])
+def test_compact_is_the_published_one(scale: int, width: int, depth: int) -> None:
+    """Its state_dict and what it computes, from the description of SRVGGNetCompact.
+
+    A list called `body`: a 3x3 convolution from 3 to `width` planes, PReLU with a slope a plane, `depth` times a
+    convolution from `width` to `width` and PReLU, a convolution to 3 * scale^2 planes; all padded with zeros, all with
+    a bias. Then a pixel shuffle, and the input enlarged by nearest neighbour is added.
+    """
+    net = Compact(scale=scale, width=width, depth=depth, init="published")
+    state = net.state_dict()
+    shapes = {"body.0.weight": (width, 3, 3, 3), "body.0.bias": (width,), "body.1.weight": (width,)}
+    for layer in range(1, depth + 1):
+        shapes |= {f"body.{2 * layer}.weight": (width, width, 3, 3), f"body.{2 * layer}.bias": (width,)}
+        shapes |= {f"body.{2 * layer + 1}.weight": (width,)}
+    last, planes = 2 * depth + 2, 3 * scale**2
+    shapes |= {f"body.{last}.weight": (planes, width, 3, 3), f"body.{last}.bias": (planes,)}
+    assert {key: tuple(value.shape) for key, value in state.items()} == shapes
+    assert list(state) == list(shapes)
+
+    def published(x: Tensor) -> Tensor:
+        y = x
+        for layer in range(depth + 1):
+            y = F.conv2d(y, state[f"body.{2 * layer}.weight"], state[f"body.{2 * layer}.bias"], padding=1)
+            slopes = state[f"body.{2 * layer + 1}.weight"].view(-1, 1, 1)
+            y = torch.where(y > 0, y, slopes * y)
+        y = F.conv2d(y, state[f"body.{last}.weight"], state[f"body.{last}.bias"], padding=1)
+        n, _, h, w = y.shape
+        shuffled = y.view(n, 3, scale, scale, h, w).permute(0, 1, 4, 2, 5, 3).reshape(n, 3, h * scale, w * scale)
+        return shuffled + x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+    lr = torch.rand(2, 3, 13, 17)
+    with torch.no_grad():
+        torch.testing.assert_close(net(lr), published(lr), atol=1e-5, rtol=0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_exported_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bare .pth has the published keys and nothing else; ONNX computes the same at any size."""
+    monkeypatch.chdir(tmp_path)
+    arguments = {"scale": 2, "width": 8, "depth": 2, "init": "published"}
+    net = Compact(**arguments)
+    save_weights("weights.pth", net, arguments, {})
+    assert load_network("weights.pth")[0].state_dict().keys() == net.state_dict().keys()
+
+    export(parse("export", ["ckpt_path=weights.pth", "format=pth", "output=bare.pth"]))
+    bare = torch.load("bare.pth", weights_only=True)
+    assert [key for key in bare if key.endswith("weight")] == [f"body.{layer}.weight" for layer in range(7)]
+    assert all(torch.equal(bare[key], value) for key, value in net.state_dict().items())
+
+    onnxruntime = pytest.importorskip("onnxruntime")
+    export(parse("export", ["ckpt_path=weights.pth", "format=onnx", "output=net.onnx"]))
+    lr = torch.rand(1, 3, 9, 14)
+    (sr,) = onnxruntime.InferenceSession("net.onnx").run(None, {"lr": lr.numpy()})
+    with torch.no_grad():
+        torch.testing.assert_close(torch.from_numpy(sr), net(lr), atol=1e-5, rtol=0)
