@@ -2,10 +2,10 @@
 
     python -m benchmarks.inference [--rounds 3] [--size 1280x720 3840x2160]      pip install -e ".[export]"
 
-`srcnn.upscale.super_resolve` against `net(lr)` and against the network's body in ONNX Runtime with its default settings, fed
-with the enlarged image. SR sizes; the shipped SRCNN x3 on random pixels. Times: the best of some rounds in alternation
-in one process. Memory: what the peak of a process of its own rises by during one call, the output included. `differ`:
-8-bit values unlike the plain module's, of all. Writes benchmarks/results/inference.json.
+`srcnn.upscale.super_resolve` against `net(lr)` and against the network's body in ONNX Runtime with its default
+settings, fed with the enlarged image. SR sizes; the shipped SRCNN x3 on random pixels. Times: the best of some rounds
+in alternation in one process. Memory: what the peak of a process of its own rises by during one call, the output
+included. `differ`: 8-bit values unlike the plain module's, of all. Writes benchmarks/results/inference.json.
 """
 
 import argparse

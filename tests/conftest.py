@@ -1,23 +1,28 @@
 """What the tests share: small generated images, the real ones where they are, and commands run as a user runs them."""
 
 import csv
+import io
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # for train.py
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once
 os.environ["SRCNN_CACHE"] = str(Path(tempfile.gettempdir()) / f"srcnn-tests-{os.getuid()}")  # not the user's
 
+import train
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.sets import SETS
 from srcnn.files import write_image
+from srcnn.run.cli import train_command
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # for train.py
 DATA = Path(os.environ.get("SRCNN_DATA", ROOT / "data"))
 
 # Settings of a run on three generated images, four steps an epoch, in this process or another: a second.
@@ -52,18 +57,41 @@ def tiny(images: Path) -> list[str]:
 
 
 def run(*arguments: str | Path, cwd: Path, code: int = 0, env: dict[str, str] | None = None) -> str:
-    """A command as a process, as a user types it, in a folder; returns stdout and then stderr."""
-    command = [sys.executable, *map(str, arguments)]
-    if command[1].endswith(".py"):
-        command[1] = str(ROOT / command[1])
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, **(env or {})}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == code, f"{command}\nexit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    """A command as a user types it, in a folder; returns what it prints on stdout and then stderr.
+
+    train.py runs in this process, which saves it the imports, unless it starts others or needs an environment.
+    """
+    words = [*map(str, arguments)]
+    if words[0] == "train.py" and env is None and not any("devices=2" in word for word in words):
+        returned, output, errors = _train_here(words[1:], cwd)
+    else:
+        path = [str(ROOT / words[0]) if words[0].endswith(".py") else words[0]]
+        command = [sys.executable, *path, *words[1:]]
+        environment = {**os.environ, **(env or {})}
+        done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+        returned, output, errors = done.returncode, done.stdout, done.stderr
+    assert returned == code, f"{words}\nexit code {returned}\n{output}\n{errors}"
     if code == 2:
-        assert "Traceback" not in done.stderr
-        assert done.stderr.count("error:") == 1
-    return done.stdout + done.stderr
+        assert "Traceback" not in errors
+        assert errors.count("error:") == 1
+    return output + errors
+
+
+def _train_here(words: list[str], cwd: Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of train.py in this process; signal handlers and arguments as they were after it."""
+    output, errors, code = io.StringIO(), io.StringIO(), 0
+    before, arguments = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}, sys.argv
+    sys.argv = [str(ROOT / "train.py"), *words]
+    try:
+        with chdir(cwd), redirect_stdout(output), redirect_stderr(errors):
+            train_command(train.train)
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        sys.argv = arguments
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return code, output.getvalue(), errors.getvalue()
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
