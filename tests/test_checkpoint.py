@@ -14,7 +14,7 @@ from torch import nn
 from srcnn.errors import UserError
 from srcnn.files import replacing
 from srcnn.inspect_ckpt import describe, show
-from srcnn.nets import ESPCN, NETWORKS, SRCNN, Network
+from srcnn.nets import ESPCN, NETWORKS, SRCNN, Compact, Network
 from srcnn.run.callbacks import AtomicCheckpointIO
 from srcnn.run.checkpoint import (
     find_checkpoint,
@@ -307,3 +307,12 @@ def test_content_is_loaded_from_the_file_alone(tmp_path: Path) -> None:
         (tmp_path / "x.pth").write_bytes(content.getvalue()[:-cut])
         with pytest.raises(UserError, match="not a checkpoint, or a damaged one"):
             read_checkpoint(tmp_path / "x.pth")
+
+
+def test_bare_weights_of_compact(tmp_path: Path) -> None:
+    """As other projects save this family too."""
+    net = Compact(2, width=8, depth=3)
+    torch.save({"params": net.state_dict()}, tmp_path / "x.pth")
+    loaded, _ = load_network(tmp_path / "x.pth")
+    x = torch.rand(1, 3, 9, 8)
+    assert loaded.scale == 2 and torch.equal(loaded(x), net(x))

@@ -213,9 +213,14 @@ def load_network(ckpt_path: str | os.PathLike | None, scale: int | None = None) 
 
 
 def _guess(path: Path, checkpoint: Mapping[str, Any], scale: int | None) -> tuple[str, dict[str, Any]]:
-    """Class and arguments of the network of a bare state_dict: three convolutions, known by their shapes."""
+    """Class and arguments of the network of a bare state_dict: SRCNN, ESPCN or Compact, known by names and shapes."""
     weights = _weights_in(checkpoint)
     try:
+        if "body.0.weight" in weights:
+            width, channels = weights["body.0.weight"].shape[:2]
+            last = max(int(key.split(".")[1]) for key in weights)
+            found = math.isqrt(len(weights[f"body.{last}.bias"]) // channels)
+            return "Compact", {"scale": found, "channels": channels, "width": width, "depth": (last - 2) // 2}
         shapes = [weights[f"conv{i}.weight"].shape for i in (1, 2, 3)]
         channels, out = shapes[0][1], shapes[2][0]
         arguments = {"channels": channels, "kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
