@@ -103,8 +103,9 @@ def new_trainer(
         precision = f"{values['precision']}, as asked for"
         if str(values["precision"]).startswith("bf16") and best == "32-true":
             precision += f"; {why}: a product takes {1 / bf16_speed():.0f} times as long as in float32"
-    # A row of the log an epoch at least.
-    values["log_every_n_steps"] = max(1, min(values["log_every_n_steps"], len(data.patches)))
+    # A row of the log an epoch and a run at least.
+    lengths = [length for length in (len(data.patches), values["max_steps"]) if length > 0]
+    values["log_every_n_steps"] = min(values["log_every_n_steps"], *lengths)
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():
         plugins.append(SLURMEnvironment(auto_requeue=False))  # RunGuard does it
