@@ -123,8 +123,8 @@ def test_metrics_csv_goes_on(tmp_path: Path, capsys) -> None:
     assert log(2, range(2, 4), psnr=30.0) == [0, 1, 2, 3]
     assert [row["psnr"] for row in read_csv(path)] == ["", "", "30.0", "30.0"]
     assert log(0, range(1)) == [0]  # a run that starts anew in a folder
-    path.write_text(path.read_text() + "1,0.4")  # cut off by a kill
-    assert log(5, range(5, 6)) == [0, 1, 5]
+    path.write_text(path.read_text() + "1")  # cut off by a kill: of step 12, maybe
+    assert log(5, range(5, 6)) == [0, 5]
     path.write_bytes(b"\xff\xfe broken")
     assert log(5, range(5, 6)) == [5]
     assert "damaged, kept as metrics.damaged.csv" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from srcnn.image import bicubic_up, shave
 from srcnn.nets import EDSR, ESPCN, FSRCNN, NETWORKS, SRCNN, VDSR, Compact, Network
 from srcnn.run import CONFIGS
 from srcnn.run.options import make
-from srcnn.upscale import upscale
+from srcnn.upscale import super_resolve
 
 ZOO = list(NETWORKS.values())
 SMALL = {VDSR: {"depth": 5, "width": 8}, EDSR: {"depth": 2, "width": 8}}  # for seconds instead of minutes
@@ -67,7 +67,9 @@ def test_network(net_type: type[Network], channels: int, scale: int) -> None:
 
     # In tiles, as whole; and any size.
     with torch.no_grad():
-        torch.testing.assert_close(upscale(net, lr, tile=(8 * scale, 9 * scale)), sr.detach(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            super_resolve(net, lr, tile=(8 * scale, 9 * scale)), sr.detach(), rtol=1e-9, atol=1e-9
+        )
         assert net(lr[..., :1, :1]).shape[-2:] == (scale, scale)
 
 

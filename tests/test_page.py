@@ -1,19 +1,25 @@
 """The pages: what stands in them, and in a browser what the slider and the keys do."""
 
+import json
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from conftest import needs, run
+from conftest import needs, read_csv, run
+from omegaconf import OmegaConf
 
 from srcnn.data.leaves import dead_leaves
 from srcnn.files import write_image
+from srcnn.metrics import Score
+from srcnn.report.page import read_log
 from srcnn.report.plots import Line, plot
+from srcnn.report.sweep import SweepTable
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +219,62 @@ def test_a_sweeps_page(browser: Any, sweep: tuple[Path, str]) -> None:
     assert not faults
     page.locator("table a").first.click()
     assert page.locator(".card").count() == 8
+
+
+def scored(folder: Path, name: str, overrides: list[str], val_psnr: float | None, **psnr: float) -> None:
+    """What a run of a sweep leaves, as far as the ranking reads it."""
+    mean = {s: asdict(Score(p, 0.9, 29.0, 0.8)) | {"gain": p - 29} for s, p in psnr.items()}
+    run = {"name": name, "overrides": overrides, "val_psnr": val_psnr, "mean": mean, "protocol": "authors"}
+    (folder / name).mkdir()
+    (folder / name / "scores.json").write_text(json.dumps(run | {"seconds": 3.0, "checkpoint": "best.ckpt"}))
+
+
+def end_sweep(folder: Path, *overrides: str) -> None:
+    config = {"output_dir": "${hydra:runtime.output_dir}", "hydra": {"sweep": {"dir": str(folder)}}}
+    config["hydra"]["overrides"] = {"task": list(overrides)}
+    SweepTable().on_multirun_end(OmegaConf.create(config))
+
+
+def test_a_sweep_of_unlike_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other test sets, no validation, a key of one run alone, an interpolation, and mean and deviation over seeds."""
+    words = ["data.root=${output_dir}/data"]
+    for seed in (0, 1):
+        scored(tmp_path, f"{seed}", [*words, f"seed={seed}", "data.test=[a]"], 30.0 + seed, a=32.0)
+        scored(tmp_path, f"{seed + 2}", [*words, f"seed={seed}", "data.test=[b]"], 40.0, b=28.0 + seed)
+    scored(tmp_path, "4", [*words, "data.hold_out=0"], None, a=33.0)
+    end_sweep(tmp_path, *words, "seed=0,1")
+    output, rows = capsys.readouterr().out, read_csv(tmp_path / "sweep.csv")
+    assert [row["run"] for row in rows][2:] == ["1", "0", "4"]
+    assert (rows[2]["a_psnr"], rows[2]["b_psnr"]) == ("32.0", "")
+    assert re.search(r"^ +5 +- +- +33\.00 +4  data\.hold_out=0$", output, re.MULTILINE)
+    assert "data.test=[a]: validation 30.500 ± 0.707, a 32.000 ± 0.000 dB over 2 seeds" in output
+    text = (tmp_path / "sweep.html").read_text()
+    assert "<td>30.50 ± 0.71</td><td>–</td><td>32.00 ± 0.00</td>" in text
+    assert "${output_dir}" in text
+
+
+def test_a_ranking_that_fails_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its traceback and exit code 1; the jobs that failed are named all the same."""
+    scored(tmp_path, "0", ["optim.lr=1"], 30.0, a=32.0)
+    (tmp_path / "0" / "scores.json").write_text("{")
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "error.txt").write_text("boom")
+    with pytest.raises(SystemExit) as end:
+        end_sweep(tmp_path)
+    errors = capsys.readouterr().err
+    assert end.value.code == 1
+    assert "JSONDecodeError" in errors and "error: 1 of the sweep's runs failed: boom" in errors
+
+
+def test_a_log_that_a_kill_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The row without an end is left out; a file that is no log of ours leaves the page without curves."""
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,train/loss\n0,0.5\n1,3.1e")
+    assert read_log(path) == [{"step": 0, "train/loss": 0.5}]
+    for damaged in (b"\xff\xfe\x00", b"step,train/loss\n0,half\n"):
+        path.write_bytes(damaged)
+        assert read_log(path) == []
+        assert "damaged" in capsys.readouterr().out
 
 
 def test_plots_take_what_comes() -> None:

@@ -43,7 +43,7 @@ WRONG = [
     ("data.test=[null]", "data.test=[None]: must be a list of sets or folders"),
     ("data=folder", "data.train_dir has to be given"),
     ("data.patch_size=12", "data.patch_size=12: SRCNN needs at least 13"),
-    ("data.patch_size=300", "patch_size=300: every training image is smaller than 300x300 pixels"),
+    ("data.patch_size=300", "patch_size=300: every training image is smaller than 300 pixels"),
     ("data.train=/nowhere", "no image set or folder '/nowhere'"),
     ("data.test=[Urban100]", "Urban100 is not below"),
     ("data.leaves.count=1", "leaves.count=1: must be a number, at least 2"),

@@ -21,7 +21,7 @@ from srcnn.files import replacing
 from srcnn.image import bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
 from srcnn.report.panels import CAPTION, GAP, lr_and_hr, row_of_panels, titles, views
-from srcnn.report.scores import Scores, means
+from srcnn.report.scores import Scores, means, read_csv
 from srcnn.upscale import super_resolve
 
 _FLUSH_EVERY = 100  # rows
@@ -102,14 +102,12 @@ class MetricsCSV(Logger):
         if not self.path.exists():
             return []
         try:
-            with open(self.path, newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file, strict=True))
+            rows = read_csv(self.path)
         except (UnicodeDecodeError, csv.Error):
             aside = self.path.with_name("metrics.damaged.csv")
             print(f"{self.path}: damaged, kept as {aside.name}; the log goes on from here", flush=True)
             self.path.rename(aside)
             return []
-        # Of the last row a kill may have cut off a part.
         known = [row for row in rows if (row.get("step") or "").isdecimal() and None not in row]
         purge_step = math.inf if self.columns else self.purge_step
         return [row for row in known if int(row["step"]) < purge_step]

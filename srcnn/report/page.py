@@ -21,7 +21,7 @@ from srcnn.files import replacing, to_pillow
 from srcnn.image import bicubic_up
 from srcnn.report.panels import Shown, telling_crop
 from srcnn.report.plots import Line, plot
-from srcnn.report.scores import finite
+from srcnn.report.scores import finite, read_csv
 
 MOST_IMAGES = 12  # on a page
 MOST_BYTES = 8e6  # of images on a page
@@ -112,7 +112,7 @@ def write_report(
         tiles=tiles,
         most_rows=_MOST_ROWS,
         published=_PUBLISHED if applies else [],
-        protocol_note=_PROTOCOL_NOTES[scores["protocol"]],
+        protocol_note=_PROTOCOL_NOTES.get(scores["protocol"], ""),
         cards=cards,
         count=sum(map(len, scores["images"].values())),
         plots=_training_plots(read_log(log)),
@@ -136,11 +136,15 @@ def write_page(path: Path, template: str, **content: Any) -> None:
 
 
 def read_log(path: Path | None) -> list[dict[str, float]]:
-    """The rows of a metrics.csv, each with the figures it has."""
+    """The rows of a metrics.csv, each with the figures it has; none, and a line printed, where it is damaged."""
     if path is None or not path.is_file():
         return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+    try:
+        rows = [{key: float(value) for key, value in row.items() if value} for row in read_csv(path)]
+    except (ValueError, TypeError, csv.Error):  # no UTF-8, no numbers, more values than columns, no CSV
+        print(f"{path}: damaged, so the page has no curves of it", flush=True)
+        return []
+    return [row for row in rows if "step" in row]
 
 
 def points(rows: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:

@@ -50,11 +50,11 @@ def plot(
     from matplotlib.figure import Figure
 
     # Text as text; identifiers that are unique on a page with several plots, and the same every time.
-    options: Any = {"svg.fonttype": "none", "svg.hashsalt": f"{x} {y} {lines}", "font.size": 9}
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": f"{x} {y} {lines}", "font.size": 11}
     inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     options |= dict.fromkeys(inks, COLOURS["soft"])
     with rc_context(options):
-        axes = (figure := Figure(figsize=(5.6, 3.4), layout="constrained")).subplots()
+        axes = (figure := Figure(figsize=(4.8, 3.1), layout="constrained")).subplots()
         for line in lines:
             points = [*line.points[: -1 : max(1, len(line.points) // _MOST)], *line.points[-1:]]
             mark = "o" if not line.joined or (len(points) <= 30 and line.colour != "soft") else ""
@@ -62,7 +62,7 @@ def plot(
             xs, ys = zip(*points, strict=True)
             axes.plot(xs, ys, color=COLOURS[line.colour], linestyle=dash, marker=mark, markersize=4, label=line.name)
         axes.set(xlabel=x, title=y, xscale="log" if log_x else "linear")
-        axes.title.set(fontsize=9, ha="left", x=0)
+        axes.title.set(fontsize=11, ha="left", x=0)
         axes.grid(axis="y", color=COLOURS["rule"])
         axes.spines[["top", "right", "left"]].set_visible(False)
         if categories:

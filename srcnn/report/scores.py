@@ -66,6 +66,15 @@ def finite(score: Score) -> dict[str, float | None]:
     return {key: round(value, 6) if math.isfinite(value) else None for key, value in score.as_dict().items()}
 
 
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file, without a last one that a kill cut off: its numbers may be other numbers.
+
+    UnicodeDecodeError or csv.Error where the file is no CSV.
+    """
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader((line for line in file if line.endswith("\n")), strict=True))
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows into a CSV file; a column for every key that any of them has."""
     columns = list(dict.fromkeys(key for row in rows for key in row))

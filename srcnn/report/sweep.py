@@ -28,16 +28,17 @@ class SweepTable(Callback):
     """
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
+        folder, ranked = Path(config.hydra.sweep.dir), True
         try:
             words: Any = OmegaConf.to_container(config.hydra.overrides.task)  # as typed, ${…} and all
             rank(folder, words)
         except Exception:  # Hydra would log it and go on to exit code 0
             traceback.print_exc()
-            raise SystemExit(1) from None
+            ranked = False
         failed = [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*/error.txt"))]
         if failed:
             print(f"error: {len(failed)} of the sweep's runs failed: {'; '.join(failed)}", file=sys.stderr)
+        if failed or not ranked:
             raise SystemExit(1)
 
 
@@ -133,12 +134,13 @@ def write_sweep(
         title=f"Sweep of {len(runs)} runs over {', '.join(parameters) or 'nothing'}",
         runs=shown,
         seeds=seeds,
+        seed_figures=list(dict.fromkeys(name for row in seeds for name in row["figures"])),
         tests=list(dict.fromkeys(name for run in runs for name in run["mean"])),
         parameters=parameters,
         protocol=runs[0]["protocol"],
         bicubic=bicubic[-1][1] if bicubic else None,
         spread=max(ranked) - min(ranked) if ranked else None,
-        plots=[_parameter_plot(key, shown) for key in parameters] if ranked else [],
+        plots=[_parameter_plot(key, known) for key in parameters if (known := _validated(key, shown))],
         curves=plot([*_across(bicubic, curves), *curves], "step", "PSNR on the validation images, dB")
         if curves
         else None,
@@ -152,9 +154,12 @@ def _across(bicubic: Sequence[tuple[float, float]], curves: Sequence[Line]) -> l
     return [Line("bicubic", [(step, bicubic[-1][1]) for step in (min(steps), max(steps))], "soft")] if bicubic else []
 
 
+def _validated(key: str, runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    return [run for run in runs if run["val_psnr"] is not None and key in run["values"]]
+
+
 def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
-    known = [run for run in runs if run["val_psnr"] is not None and key in run["values"]]
-    texts = [run["values"][key] for run in known]
+    texts = [run["values"][key] for run in runs]
     try:
         places, categories = [float(text) for text in texts], []
     except ValueError:
@@ -163,7 +168,7 @@ def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
     log = not categories and min(places) > 0 and max(places) >= 5 * min(places)
     dots = [
         Line(f"run {run['run']}", [(place, run["val_psnr"])], run["style"].removesuffix("-line"), joined=False)
-        for run, place in zip(known, places, strict=True)
+        for run, place in zip(runs, places, strict=True)
     ][::-1]
     ticks = sorted(set(places)) if len(set(places)) <= 6 else None
     return plot(dots, key, "Validation PSNR, dB", log_x=log, categories=categories, ticks=ticks)

@@ -12,7 +12,9 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import RichProgressBarTheme
 from lightning.pytorch.utilities import rank_zero_only
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from srcnn.report.page import duration
 
@@ -176,8 +178,27 @@ def _figures(trainer: L.Trainer) -> list[str]:
     return shown
 
 
+class EpochBars(RichProgressBar):
+    """Lightning's bars, of which each epoch's stays, in 80 columns: its own columns and names would wrap."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=True, theme=RichProgressBarTheme(metrics_format=".4g"))
+
+    def configure_columns(self, trainer: L.Trainer) -> list:
+        return [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=16),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+        ]
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        names = {"train/loss": "loss", "val/psnr": "PSNR"}
+        return {names.get(name, name): value for name, value in super().get_metrics(trainer, pl_module).items()}
+
+
 def progress(overrides: Sequence[str]) -> L.Callback:
-    """Lightning's bars on a terminal, of which each epoch's stays; else plain lines."""
+    """Bars on a terminal; else plain lines."""
     if sys.stdout.isatty():
-        return RichProgressBar(leave=True)
+        return EpochBars()
     return PlainProgress(any(word.startswith("experiment=") for word in overrides))

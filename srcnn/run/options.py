@@ -119,7 +119,10 @@ def new_trainer(
         if str(values["precision"]).startswith("bf16") and best == "32-true":
             precision += f"; {why}: a product takes {1 / bf16_speed():.0f} times as long as in float32"
     # A row of the log an epoch and a run at least.
-    lengths = [length for length in (len(data.patches), values["max_steps"]) if length > 0]
+    limit, batches = values["limit_train_batches"], len(data.patches)
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    steps = batches // values["accumulate_grad_batches"]
+    lengths = [length for length in (steps, values["max_steps"]) if length > 0] or [1]
     values["log_every_n_steps"] = min(values["log_every_n_steps"], *lengths)
     plugins: list[Any] = [AtomicCheckpointIO()]
     if SLURMEnvironment.detect():
