@@ -61,7 +61,7 @@ def measure(folder: Path) -> dict[str, Any]:
     patches = Patches(packed, net, patch_size=36, batch_size=16, random=True)
     patches.batch(0)
     opened = time.perf_counter() - start
-    optimizer = Muon(net.parameters(), lr=1e-4)
+    optimizer = Muon(net, lr=1e-4)
 
     def step(number: int) -> None:
         x, hr = patches.batch(number)
