@@ -69,7 +69,7 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
             f"{net.parameter_count:,} parameters",
             f"data      {len(patches.images)} images of {data.train}, {validation}",
             f"          LR {data.degradation.describe()}; test on {', '.join(data.test)}",
-            f"          packed, {data.pack.pixels.numel() / 1e6:,.0f} MB, in {data.pack.path.parent}",
+            f"          packed, {data.pack.pixels.numel() / 1e6:,.0f} MB, in {data.pack.path.parent}; delete that to clear",
             f"training  {length}, batches of {patches.batch_size} patches {side}x{side}",
             f"          {recipe}",
             *(few if share < 0.25 else []),
