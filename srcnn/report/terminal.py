@@ -62,6 +62,7 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
     length = f"{steps:,} steps" if steps else "steps without end"
     if epochs and epochs > 0:
         length += f" in {epochs} epochs"
+    megabytes = data.pack.pixels.numel() / 1e6
     validation = f"{len(data.validation)} more to validate on" if data.validation else "none to validate on"
     return "\n".join(
         [
@@ -69,7 +70,7 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
             f"{net.parameter_count:,} parameters",
             f"data      {len(patches.images)} images of {data.train}, {validation}",
             f"          LR {data.degradation.describe()}; test on {', '.join(data.test)}",
-            f"          packed, {data.pack.pixels.numel() / 1e6:,.0f} MB, in {data.pack.path.parent}; delete that to clear",
+            f"          packed, {megabytes:,.0f} MB, in {data.pack.path.parent}; delete that to clear",
             f"training  {length}, batches of {patches.batch_size} patches {side}x{side}",
             f"          {recipe}",
             *(few if share < 0.25 else []),
