@@ -41,7 +41,7 @@ def write(
     write_comparison(folder / "comparison.png", images, network, net.scale)
     sets = f"data.test=[{','.join(dict.fromkeys(sample.source for sample in samples))}]"
     settings = [f"ckpt_path={facts['checkpoint']}", sets, f"protocol={facts['protocol']}"]
-    if facts["degradation"] != "bicubic":
+    if facts["degradation"] != run.get("degradation", "bicubic"):  # else evaluate takes it by itself
         settings.append(f"degradation={facts['degradation'].split()[0]}")
     commands = [("Test again", ["python", "-m", "srcnn.evaluate", *settings])]
     if "overrides" in run:

@@ -226,7 +226,7 @@ def _guess(path: Path, checkpoint: Mapping[str, Any], scale: int | None) -> tupl
         arguments = {"channels": channels, "kernels": [s[-1] for s in shapes], "widths": [s[0] for s in shapes[:2]]}
         if channels not in (1, 3) or out % channels:
             raise ValueError
-    except (IndexError, KeyError, ValueError):
+    except (ArithmeticError, LookupError, TypeError, ValueError):
         raise UserError(f"{path}: bare weights of a network unknown here; give a .ckpt, which describes it") from None
     if out == channels:
         return "SRCNN", {"scale": scale or 3, **arguments}

@@ -65,7 +65,7 @@ def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any
     ours = [line for line in different if not line.startswith(("machine.", "versions."))]
     if resume == "same" and ours:
         raise UserError(f"{folder}: holds a run of other settings ({ours[0]}); take another folder")
-    fixed = [key for key in keys if key.startswith(("scheduler.", "optim.")) or key in ("trainer.max_epochs",)]
+    fixed = [key for key in keys if key.startswith(("scheduler.", "optim.")) or key == "trainer.max_epochs"]
     if isinstance(schedule, LRScheduler) and fixed:
         name = type(schedule).__name__
         raise UserError(
