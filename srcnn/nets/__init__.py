@@ -16,6 +16,6 @@ __all__ = ["EDSR", "ESPCN", "FSRCNN", "NETWORKS", "SRCNN", "VDSR", "Compact", "N
 NETWORKS: dict[str, type[Network]] = {}  # by class name: what a weights file may name
 for _module in pkgutil.iter_modules(__path__, f"{__name__}."):
     for _object in vars(import_module(_module.name)).values():
-        if isinstance(_object, type) and issubclass(_object, Network) and _object.__module__ == _module.name:
+        defined_here = isinstance(_object, type) and _object.__module__ == _module.name != Network.__module__
+        if defined_here and issubclass(_object, Network):
             NETWORKS[_object.__name__] = _object
-NETWORKS.pop("Network")

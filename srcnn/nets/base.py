@@ -87,6 +87,24 @@ class Network(nn.Module):
         return counter.get_total_flops() * height * width // (2 * side**2)
 
 
+class ShallowNetwork(Network):
+    """A network of few `Conv` layers with replicated borders: all that a crop's border touches is not even computed."""
+
+    def layers(self, x: Tensor, pad: bool) -> Tensor:
+        """What is learned; with `pad=False` only what no border touches."""
+        raise NotImplementedError
+
+    def body(self, x: Tensor) -> Tensor:
+        return self.layers(x, pad=True)
+
+    def body_of_crop(self, x: Tensor) -> Tensor:
+        return self.layers(x, pad=False)
+
+    @property
+    def train_border(self) -> int:
+        return self.receptive_radius * self.body_scale
+
+
 class Conv(nn.Conv2d):
     """A convolution of odd kernel that keeps the size, or with `pad=False` computes only what no border touches."""
 

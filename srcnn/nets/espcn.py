@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.nets.base import Conv, Network
+from srcnn.nets.base import Conv, ShallowNetwork
 
 
-class ESPCN(Network):
+class ESPCN(ShallowNetwork):
     """Three convolutions on the LR image, then a pixel shuffle: LR [N, C, H, W] -> SR [N, C, scale*H, scale*W].
 
     Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
@@ -32,17 +32,7 @@ class ESPCN(Network):
             Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)
         )
 
-    def body(self, x: Tensor) -> Tensor:
-        return self._layers(x, pad=True)
-
-    @property
-    def train_border(self) -> int:
-        return self.receptive_radius * self.body_scale  # all that a crop's border touches: it is not computed
-
-    def body_of_crop(self, x: Tensor) -> Tensor:
-        return self._layers(x, pad=False)
-
-    def _layers(self, x: Tensor, pad: bool) -> Tensor:
+    def layers(self, x: Tensor, pad: bool) -> Tensor:
         y = torch.tanh(self.conv1(x, pad))
         y = torch.tanh(self.conv2(y, pad))
         return F.pixel_shuffle(self.conv3(y, pad), self.scale)

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from srcnn.errors import UserError
 from srcnn.image import bicubic_up, shave
-from srcnn.nets.base import Conv, Network
+from srcnn.nets.base import Conv, ShallowNetwork
 
 
-class SRCNN(Network):
+class SRCNN(ShallowNetwork):
     """Bicubic enlargement, then patch extraction, non-linear mapping and reconstruction: three convolutions.
 
     LR [N, C, H, W] in [0, 1] -> SR [N, C, scale*H, scale*W]. The default, 9-1-5 with 64 and 32 filters on RGB, has
@@ -57,17 +57,7 @@ class SRCNN(Network):
     def preprocess_of_crop(self, lr: Tensor) -> Tensor:
         return bicubic_up(lr, self.scale, pad=False)
 
-    def body(self, x: Tensor) -> Tensor:
-        return self._layers(x, pad=True)
-
-    @property
-    def train_border(self) -> int:
-        return self.receptive_radius * self.body_scale  # all that a crop's border touches: it is not computed
-
-    def body_of_crop(self, x: Tensor) -> Tensor:
-        return self._layers(x, pad=False)
-
-    def _layers(self, x: Tensor, pad: bool) -> Tensor:
+    def layers(self, x: Tensor, pad: bool) -> Tensor:
         y = F.relu(self.conv1(x, pad))
         y = F.relu(self.conv2(y, pad))
         y = self.conv3(y, pad)
