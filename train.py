@@ -68,7 +68,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
     trainer, precision = new_trainer(cfg.trainer, folder, callbacks, logs, data)
     run |= {"machine": terminal.machine(trainer), "data": data.fingerprint}
 
-    lines = [terminal.banner(module, data, trainer, folder, precision)]
+    pixels = data.patches.to(trainer.strategy.root_device)
+    lines = [terminal.banner(module, data, trainer, folder, precision, pixels)]
     lines += check_start(start, cfg.resume, run, schedule, folder) if start else []
     if trainer.is_global_zero:
         print("\n".join(lines), flush=True)

@@ -12,6 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.table import show
@@ -60,11 +61,8 @@ def main() -> None:
                 samples = read_sets([name], os.environ.get("SRCNN_DATA", "data"), scale, kind)
                 row: dict[str, Any] = {"scale": scale, "set": name, "LR": kind.describe()}
                 for net_name, net in nets.items():
-                    lrs = [None if s.lr is None else s.lr[None].float() / 255 for s in samples]
-                    pairs = zip(samples, lrs, strict=True)
-                    mean = mean_score(
-                        [PROTOCOLS["basicsr"].score(net, s.hr[None].float() / 255, lr=lr) for s, lr in pairs]
-                    )
+                    pairs = [sample.tensors(torch.device("cpu")) for sample in samples]
+                    mean = mean_score([PROTOCOLS["basicsr"].score(net, hr, lr=lr) for hr, lr in pairs])
                     row |= {"bicubic": f"{mean.bicubic_psnr:.2f} / {mean.bicubic_ssim:.4f}"}
                     row |= {net_name: f"{mean.psnr:.2f} / {mean.ssim:.4f}"}
                 rows.append(row)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_choice
 from srcnn.files import check_folder, write_image
-from srcnn.image import as_float, to_uint8
+from srcnn.image import to_uint8
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
 from srcnn.run import CONFIGS
@@ -64,8 +64,7 @@ def score_sets(cfg: DictConfig, net: Network, checkpoint: dict[str, Any], with_i
         if with_images:
             sr = super_resolve(net, lr_and_hr(sample, net.scale)[0].to(device))
             write_image(folder / sample.image_set / f"{sample.name}_x{net.scale}.png", to_uint8(sr)[0].cpu())
-        hr, lr = as_float(sample.hr[None].to(device)), sample.lr
-        lr = None if lr is None else as_float(lr[None].to(device))
+        hr, lr = sample.tensors(device)
         scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr, lr=lr)))
     logs = (parent / "metrics.csv" for parent in path.absolute().parents[:2])
     facts = {"protocol": cfg.protocol, "degradation": degradation.describe(), "checkpoint": str(path)}

@@ -88,8 +88,8 @@ class SuperResolution(L.LightningModule):
     def _score(self, sample: Sample, with_ssim: bool) -> Score:
         # In full precision, whatever the training's: rounding to bf16 would cost decibels.
         with torch.autocast(self.device.type, enabled=False):
-            lr = None if sample.lr is None else sample.lr[None].to(self.device).float() / 255
-            return self.protocol.score(self.net, sample.hr[None].float() / 255, with_ssim, lr)
+            hr, lr = sample.tensors(self.device)
+            return self.protocol.score(self.net, hr, with_ssim, lr)
 
     def configure_optimizers(self) -> Any:
         if isinstance(self.schedule, LRScheduler):

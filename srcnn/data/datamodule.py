@@ -13,11 +13,10 @@ from srcnn.data.degrade import Bicubic, Degradation
 from srcnn.data.leaves import Leaves
 from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
-from srcnn.data.samples import Sample, read_samples, read_sets
+from srcnn.data.samples import Sample, read_samples, read_sets, set_images
 from srcnn.data.sets import find_images
-from srcnn.data.sources import ImagePath, Source, match
+from srcnn.data.sources import Source, match
 from srcnn.errors import UserError, check_range
-from srcnn.files import distinct_names
 from srcnn.nets import Network
 
 _OF_OURS = ("leaves", "pairs")  # what data.train and data.test may name beside sets and folders
@@ -27,7 +26,7 @@ class SRDataModule(L.LightningDataModule):
     """Images for a network: `train` and `test` name sets (see `srcnn.data.sets`) or folders; "leaves" are
     generated, "pairs" are LR and HR images of one's own.
 
-    degradation how LR images are made
+    degradation  how LR images are made
     train_dir  a folder to train on, instead of `train`
     train_hr, train_lr, test_hr, test_lr   folders of pairs; without the latter two, those held out are tested on
     hold_out   training images kept for validation: their names (without the ending), or how many: 10 are evenly
@@ -85,7 +84,7 @@ class SRDataModule(L.LightningDataModule):
 
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
-        self.training, held_out = self._split
+        self.training, held_out = self._split()
         self.validation = self._samples(self.val or self.train, held_out)
         self.testing = []
         for name in self.test:
@@ -113,7 +112,7 @@ class SRDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         if not hasattr(self, "patches"):
             self.load()
-        if stage == "fit" and self.trainer:
+        if stage == "fit" and self.trainer and self.patches.device != self.trainer.strategy.root_device:
             self.patches.to(self.trainer.strategy.root_device)
 
     def train_dataloader(self) -> "_Batches":
@@ -131,7 +130,6 @@ class SRDataModule(L.LightningDataModule):
             return batch  # it is there; looking through it would take a millisecond a step
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    @cached_property
     def _split(self) -> tuple[dict[str, Source], dict[str, Source]]:
         """Images to train on and to validate on."""
         images = {name: image for name, image in self._images(self.train).items() if name not in self.exclude}
@@ -159,8 +157,7 @@ class SRDataModule(L.LightningDataModule):
             return {f"leaves{i}": Leaves(i, size, seed) for i in range(self.leaves["count"])}
         if name == "pairs":
             return self._pairs(self.train_pairs)
-        paths = find_images(name, self.root)
-        return dict(zip(distinct_names(paths), map(ImagePath, paths), strict=True))
+        return set_images(name, self.root)
 
     def _pairs(self, folders: tuple[str | None, str | None]) -> dict[str, Source]:
         hr, lr = folders

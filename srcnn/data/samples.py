@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from srcnn.data.degrade import Degradation
@@ -11,6 +12,7 @@ from srcnn.data.sets import find_images
 from srcnn.data.sources import ImagePath, Source, read_pair
 from srcnn.errors import UserError
 from srcnn.files import distinct_names
+from srcnn.image import as_float
 
 
 class Sample(NamedTuple):
@@ -22,6 +24,18 @@ class Sample(NamedTuple):
     source: str  # the set's name, or the folder as it was given
     lr: Tensor | None = None  # uint8, where it is not left to the protocol to shrink HR
 
+    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """HR and LR as a protocol scores them: [1, C, H, W], float32 in [0, 1]."""
+        hr, lr = (None if image is None else as_float(image[None].to(device)) for image in (self.hr, self.lr))
+        assert hr is not None
+        return hr, lr
+
+
+def set_images(name: str, root: str) -> dict[str, Source]:
+    """The image files of a named set or a folder, by name without the ending where that tells them apart."""
+    paths = find_images(name, root)
+    return dict(zip(distinct_names(paths), map(ImagePath, paths), strict=True))
+
 
 def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradation) -> list[Sample]:
     """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`.
@@ -31,9 +45,7 @@ def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradat
     """
     samples = []
     for name in names:
-        paths = find_images(name, root)
-        images = dict(zip(distinct_names(paths), map(ImagePath, paths), strict=True))
-        samples += read_samples(images, _label(name, names), name, scale, degradation)
+        samples += read_samples(set_images(name, root), _label(name, names), name, scale, degradation)
     return samples
 
 

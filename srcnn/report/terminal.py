@@ -46,10 +46,11 @@ def device_name(device: torch.device) -> str:
     return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: str) -> str:
+def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: str, pixels: str) -> str:
     """Network, data, recipe, length of the run, device and folder, a line each.
 
     precision  in which it trains, and why
+    pixels     how many the training set has, and where they are (see `Patches.to`)
     """
     net, patches, group = module.net, data.patches, module.optimizer.param_groups[0]
     side = patches.side * patches.ratio
@@ -62,7 +63,6 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
     length = f"{steps:,} steps" if steps else "steps without end"
     if epochs and epochs > 0:
         length += f" in {epochs} epochs"
-    megabytes = data.pack.pixels.numel() / 1e6
     validation = f"{len(data.validation)} more to validate on" if data.validation else "none to validate on"
     return "\n".join(
         [
@@ -70,7 +70,7 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
             f"{net.parameter_count:,} parameters",
             f"data      {len(patches.images)} images of {data.train}, {validation}",
             f"          LR {data.degradation.describe()}; test on {', '.join(data.test)}",
-            f"          packed, {megabytes:,.0f} MB, in {data.pack.path.parent}; delete that to clear",
+            f"          packed: {pixels}; in {data.pack.path.parent}, delete that to clear",
             f"training  {length}, batches of {patches.batch_size} patches {side}x{side}",
             f"          {recipe}",
             *(few if share < 0.25 else []),

@@ -45,13 +45,13 @@ def finished(folder: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def find_start(resume: str | None, folder: Path) -> Start | None:
     """The checkpoint that `resume` names, or with "auto" and "same" the newest in the run's folder, if there is one."""
-    found = newest_checkpoint(folder)
-    if resume is None and found:
-        raise UserError(f"hydra.run.dir={folder}: holds a run; add resume=auto to go on with it, or name another")
-    if resume is None or (resume in ("auto", "same") and not found):
+    if resume not in (None, "auto", "same"):
+        return Start(Path(resume), read_run(resume))
+    if (found := newest_checkpoint(folder)) is None:
         return None
-    path = found[0] if found and resume in ("auto", "same") else Path(resume)
-    return Start(path, read_run(path))
+    if resume is None:
+        raise UserError(f"hydra.run.dir={folder}: holds a run; add resume=auto to go on with it, or name another")
+    return Start(found[0], read_run(found[0]))
 
 
 def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any, folder: Path) -> list[str]:
