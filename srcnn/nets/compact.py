@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from srcnn.errors import check_choice, check_range
 from srcnn.image import bicubic_up
-from srcnn.nets.base import Conv, Network
+from srcnn.nets.base import Conv, Network, PReLU
 
 
 class Compact(Network):
@@ -41,9 +41,9 @@ class Compact(Network):
 
 class _Body(nn.Sequential):
     def __init__(self, scale: int, channels: int, width: int, depth: int, skip: str, init: str):
-        layers: list[nn.Module] = [Conv(channels, width, 3, "zeros"), nn.PReLU(width)]
+        layers: list[nn.Module] = [Conv(channels, width, 3, "zeros"), PReLU(width)]
         for _ in range(depth):
-            layers += [Conv(width, width, 3, "zeros"), nn.PReLU(width)]
+            layers += [Conv(width, width, 3, "zeros"), PReLU(width)]
         last = Conv(width, channels * scale**2, 3, "zeros")
         if init == "identity":
             nn.init.zeros_(last.weight)

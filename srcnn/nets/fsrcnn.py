@@ -1,10 +1,11 @@
 """FSRCNN: SRCNN's successor by the same authors, at the LR size, with a transposed convolution as its last layer."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcnn.errors import check_choice, check_range
-from srcnn.nets.base import Conv, Network
+from srcnn.nets.base import Conv, Network, PReLU
 
 
 class FSRCNN(Network):
@@ -37,11 +38,11 @@ class FSRCNN(Network):
         planes = [(channels, width, 5), (width, shrunk, 1), *[(shrunk, shrunk, 3)] * depth, (shrunk, width, 1)]
         layers: list[nn.Module] = []
         for inputs, outputs, kernel in planes:
-            layers += [Conv(inputs, outputs, kernel, "zeros"), nn.PReLU(outputs)]
+            layers += [Conv(inputs, outputs, kernel, "zeros"), PReLU(outputs)]
         self.features = nn.Sequential(*layers)
         # Of the 9 pixels that a pixel is spread over, `before` lie before its own `scale` pixels.
         before = (10 - scale) // 2
-        self.deconv = nn.ConvTranspose2d(width, channels, 9, scale, before, output_padding=2 * before + scale - 9)
+        self.deconv = _Deconv(width, channels, 9, scale, before, output_padding=2 * before + scale - 9)
         self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - before) // scale
         for layer in self.features:
             if isinstance(layer, Conv):
@@ -68,3 +69,22 @@ class FSRCNN(Network):
         nn.init.zeros_(self.deconv.weight)
         for channel in range(c):
             self.deconv.weight[channel, channel] = tent[:, None] * tent
+
+
+class _Deconv(nn.ConvTranspose2d):
+    """A transposed convolution, trained as a convolution to scale * scale planes: in a third of the time on a CPU."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super().forward(x, output_size)
+        (scale, _), (before, _) = self.stride, self.padding
+        # Seen from an output pixel, tap k of the kernel lies on input pixel (k - before) // scale back, at phase
+        # (k - before) % scale: zeros before and after make the taps whole periods, which are then read backwards.
+        left = -before % scale
+        taps = -(-(left + 9) // scale)
+        weight = F.pad(self.weight, (left, taps * scale - left - 9) * 2)
+        weight = weight.unflatten(3, (taps, scale)).unflatten(2, (taps, scale)).flip(2, 4)
+        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+        ahead = (left + before) // scale  # input pixels that lie ahead of an output pixel's own
+        x = F.pad(x, (taps - 1 - ahead, ahead) * 2)
+        return F.pixel_shuffle(F.conv2d(x, weight, self.bias.repeat_interleave(scale**2)), scale)
