@@ -9,12 +9,10 @@ from torch import Tensor
 
 from srcnn.errors import UserError
 from srcnn.files import ImageFile
-from srcnn.image import as_float, as_type, bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
+from srcnn.image import as_float, as_type, bicubic_up, cut, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from srcnn.nets import Network
 
-# SR pixels of a tile: on a CPU as many as keep SRCNN's features (13 MB) in the cache, else enough to fill a GPU.
-_TILE = (128, 256)
-_LARGE_TILE = (2048, 2048)
+_LARGE_TILE = (2048, 2048)  # enough to fill a GPU
 
 Progress = Callable[[int, int], None]  # pixels done, of how many
 
@@ -25,7 +23,8 @@ def super_resolve(
 ) -> Tensor:
     """Any LR image [N, 1 or 3, H, W] -> SR with as many channels, whatever the network works on, of the same type.
 
-    tile      height and width of a tile in SR pixels; by default what suits the device; halved when memory runs out
+    tile      height and width of a tile in pixels of `net.body`'s input, by default what suits network and device;
+              halved when memory runs out
     progress  called after each tile with the LR pixels done and all of them
 
     In tiles, equal to `net(lr)` of the whole but for memory and time: a tile sees `receptive_radius` more pixels around
@@ -41,9 +40,9 @@ def super_resolve(
             y = gray_of(y)
         elif net.channels == 1 and not gray:
             near = _grown(core, 2, lr)  # what bicubic looks at
-            chroma = bicubic_up(rgb_to_ycbcr(as_float(_part(lr, near)).to(y))[:, 1:], net.scale)
-            y = ycbcr_to_rgb(torch.cat([y, _part(chroma, core, near, net.scale)], dim=1))
-        _part(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
+            chroma = bicubic_up(rgb_to_ycbcr(as_float(cut(lr, near)).to(y))[:, 1:], net.scale)
+            y = ycbcr_to_rgb(torch.cat([y, cut(chroma, core, near, net.scale)], dim=1))
+        cut(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
     return sr
 
 
@@ -101,6 +100,9 @@ class SelfEnsemble(Network):
         self.net, self.body_scale = net, net.body_scale
         self.receptive_radius, self.preprocess_radius = net.receptive_radius, net.preprocess_radius
 
+    def for_inference(self) -> Network:
+        return SelfEnsemble(self.net.for_inference())
+
     def preprocess(self, lr: Tensor) -> Tensor:
         return self.net.preprocess(lr)
 
@@ -135,9 +137,10 @@ def _tiles(
 ) -> Iterator[tuple[list[slice], Tensor]]:
     """Parts of the LR image and what the network makes of each, on the network's device."""
     device = next((parameter.device for parameter in net.parameters()), lr.device)
-    sides = tile or (_TILE if device.type == "cpu" else _LARGE_TILE)
+    body_sides = tile or (net.tile if device.type == "cpu" else _LARGE_TILE)
     done, total = 0, lr.shape[2] * lr.shape[3]
-    todo = _split([slice(0, side) for side in lr.shape[2:]], [max(1, side // net.scale) for side in sides])
+    sides = [max(1, side * net.body_scale // net.scale) for side in body_sides]
+    todo = _split([slice(0, side) for side in lr.shape[2:]], sides)
     while todo:
         core = todo.pop()
         rows, columns = (part.stop - part.start for part in core)
@@ -167,23 +170,20 @@ def _tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> 
     body_input = net.scale // net.body_scale  # its pixels per LR pixel
     seen = _grown(core, math.ceil(net.receptive_radius / body_input), lr)
     read = _grown(seen, net.preprocess_radius, lr)
-    part = as_float(_part(lr, read).to(device))
+    part = as_float(cut(lr, read).to(device))
     dtype = next((parameter.dtype for parameter in net.parameters()), part.dtype)
     part = part.to(torch.promote_types(torch.float32, dtype))  # bicubic in less precision would show
     if net.channels != part.shape[1]:
         part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_y(part)
-    x = _part(net.preprocess(part), seen, read, body_input)
-    return _part(net.body(x.to(dtype)).to(part.dtype), core, seen, net.scale)
+    x = cut(net.preprocess(part), seen, read, body_input)
+    inner = [
+        slice((of.start - whole.start) * body_input, (of.stop - whole.start) * body_input)
+        for of, whole in zip(core, seen, strict=True)
+    ]
+    return net.body_of_tile(x.to(dtype), inner).to(part.dtype)
 
 
 def _grown(part: list[slice], margin: int, image: Tensor) -> list[slice]:
     """A part of an image and the margin around it, as far as there is one."""
     sizes = image.shape[2:]
     return [slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(part, sizes, strict=True)]
-
-
-def _part(image: Tensor, part: list[slice], whole: list[slice] | None = None, ratio: int = 1) -> Tensor:
-    """Cut a part out of an image that has `ratio` times the pixels, and shows but the part `whole` of it all."""
-    top, left = (s.start for s in whole) if whole else (0, 0)
-    rows, columns = (slice((s.start - o) * ratio, (s.stop - o) * ratio) for s, o in zip(part, (top, left), strict=True))
-    return image[:, :, rows, columns]

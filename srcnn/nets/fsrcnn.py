@@ -40,31 +40,28 @@ class FSRCNN(Network):
         for inputs, outputs, kernel in planes:
             layers += [Conv(inputs, outputs, kernel, "zeros"), PReLU(outputs)]
         self.features = nn.Sequential(*layers)
-        # Of the 9 pixels that a pixel is spread over, `before` lie before its own `scale` pixels.
-        before = (10 - scale) // 2
-        self.deconv = _Deconv(width, channels, 9, scale, before, output_padding=2 * before + scale - 9)
-        self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - before) // scale
+        self.deconv = _Deconv(width, channels, scale)
+        self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - self.deconv.before) // scale
         for layer in self.features:
             if isinstance(layer, Conv):
                 nn.init.kaiming_normal_(layer.weight, a=0.25)
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.deconv.weight, std=1e-3)
-        assert self.deconv.bias is not None
         nn.init.zeros_(self.deconv.bias)
         if init == "identity":
-            self._init_identity(before)
+            self._init_identity()
 
     def body(self, x: Tensor) -> Tensor:
         return self.deconv(self.features(x))
 
     @torch.no_grad()
-    def _init_identity(self, before: int) -> None:
+    def _init_identity(self) -> None:
         c = self.channels
         for layer in self.features:
             if isinstance(layer, Conv):
                 nn.init.dirac_(layer.weight[:c])
         # Bilinear: a tent of twice the scale around the middle of the pixel's own.
-        distance = torch.arange(9) - before - (self.scale - 1) / 2
+        distance = torch.arange(9) - self.deconv.before - (self.scale - 1) / 2
         tent = (1 - distance.abs() / self.scale).clamp(min=0)
         nn.init.zeros_(self.deconv.weight)
         for channel in range(c):
@@ -72,12 +69,22 @@ class FSRCNN(Network):
 
 
 class _Deconv(nn.ConvTranspose2d):
-    """A transposed convolution, trained as a convolution to scale * scale planes: in a third of the time on a CPU."""
+    """A transposed convolution, computed as one to scale * scale planes and a shuffle: in a fifth of the time on a CPU.
+
+    In an exported file it is the transposed convolution.
+    """
+
+    bias: Tensor  # never None
+
+    def __init__(self, inputs: int, outputs: int, scale: int):
+        # Of the 9 pixels that a pixel is spread over, `before` lie before its own `scale` pixels.
+        self.before, self.scale = (10 - scale) // 2, scale
+        super().__init__(inputs, outputs, 9, scale, self.before, output_padding=2 * self.before + scale - 9)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        if not torch.is_grad_enabled():
+        if torch.compiler.is_compiling():
             return super().forward(x, output_size)
-        (scale, _), (before, _) = self.stride, self.padding
+        scale, before = self.scale, self.before
         # Seen from an output pixel, tap k of the kernel lies on input pixel (k - before) // scale back, at phase
         # (k - before) % scale: zeros before and after make the taps whole periods, which are then read backwards.
         left = -before % scale
