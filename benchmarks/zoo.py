@@ -16,7 +16,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-
 from benchmarks.inference import memory, picture
 from benchmarks.table import DEVICE, show
 from srcnn.data.degrade import Bicubic
