@@ -1,6 +1,7 @@
 """What a benchmark found: a table to read, and JSON in a folder of the machine that it was found on."""
 
 import json
+import os
 import platform
 import re
 import time
@@ -51,7 +52,7 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def show(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
+def show(name: str, rows: list[dict[str, Any]], **facts: Any) -> Path:
     """Print `rows` as a table and write them, with `facts` and the machine, to results/MACHINE/NAME.json."""
     keys = list(rows[0])
     cells = [[_text(row[key]) for key in keys] for row in rows]
@@ -66,6 +67,7 @@ def show(name: str, rows: list[dict[str, Any]], **facts: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"rows": rows, **facts, "machine": found_on}, indent=2) + "\n")
     print(path)
+    return path
 
 
 def _name() -> str:
@@ -80,7 +82,9 @@ def _family() -> str:
 
 
 def _vectors() -> str:
-    """The widest instructions that the processor has for what a network computes."""
+    """The widest instructions that the processor has for what a network computes, and what oneDNN is held to."""
+    if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
+        return f"held to {limit.lower()}"
     features = cpu_features() or set()
     return next((name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd") if name in features), "")
 

@@ -4,8 +4,7 @@
 
 The contenders take turns in one process: a few seconds of `experiment=fast` through Lightning (SETTINGs laid over it),
 then as long of the usual loop (see usual.py), which afterwards goes on alone until its time is up. Scoring is not
-counted. Prints a table, writes its results and draws docs/time_to_quality.svg from it;
-with --draw it only draws.
+counted. Prints a table, writes its results and draws docs/time_to_quality.svg from them.
 """
 
 import argparse
@@ -20,7 +19,7 @@ import lightning as L
 import torch
 
 from benchmarks.ours import fast, fit, training_pairs
-from benchmarks.table import FOLDER, show
+from benchmarks.table import show
 from benchmarks.usual import Usual
 from srcnn.data.datamodule import SRDataModule
 from srcnn.metrics import PROTOCOLS
@@ -94,10 +93,12 @@ def main() -> None:
     parser.add_argument("settings", nargs="*")
     parser.add_argument("--usual-seconds", type=float, default=900)
     parser.add_argument("--turn", type=float, default=3.0, help="seconds between scorings")
-    parser.add_argument("--draw", action="store_true")
+    parser.add_argument(
+        "--draw", type=Path, metavar="RESULTS", help="only draw docs/time_to_quality.svg from this file"
+    )
     arguments = parser.parse_args()
     if arguments.draw:
-        return draw()
+        return draw(arguments.draw)
     cfg, data = fast(arguments.settings)
     average = EMA(cfg.callbacks.ema.decay)
     ours, usual = Clock("experiment=fast", data), Clock("usual recipe", data)
@@ -117,13 +118,12 @@ def main() -> None:
         for clock in (ours, usual)
     ]
     curves = {clock.name: [[round(s, 2), round(psnr, 3)] for s, psnr in clock.curve] for clock in (ours, usual)}
-    show("time_to_quality", rows, settings=arguments.settings, curves=curves)
-    draw()
+    draw(show("time_to_quality", rows, settings=arguments.settings, curves=curves))
 
 
-def draw() -> None:
-    """The JSON file's curves, from bicubic on, as docs/time_to_quality.svg, with the paper's figure across."""
-    found = json.loads((FOLDER / "time_to_quality.json").read_text())
+def draw(results: Path) -> None:
+    """The curves of a JSON file, from bicubic on, as docs/time_to_quality.svg, with the paper's figure across."""
+    found = json.loads(results.read_text())
     curves = {
         name: [(second, psnr) for second, psnr in curve if psnr >= BICUBIC] for name, curve in found["curves"].items()
     }
