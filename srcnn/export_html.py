@@ -12,7 +12,6 @@ A transposed convolution, an enlargement by nearest neighbours and the bicubic o
 """
 
 import base64
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -186,7 +185,9 @@ class _Recorder(TorchFunctionMode):
 
     def _mapped(self, x: _Value, positive: Any, negative: Any, offset: Any) -> _Value:
         """Each a number, or one a channel."""
-        each = [torch.as_tensor(f, dtype=torch.float32).flatten().expand(x.channels) for f in (positive, negative, offset)]
+        each = [
+            torch.as_tensor(f, dtype=torch.float32).flatten().expand(x.channels) for f in (positive, negative, offset)
+        ]
         return self.emit("map", x, factors=torch.stack(each).detach())
 
     def conv2d(
@@ -219,7 +220,7 @@ class _Recorder(TorchFunctionMode):
         taps = last - first + 1
         # Pixel `phase` of output takes the weight phase + before - stride * tap of tap's input.
         index = torch.arange(stride)[:, None] + before - stride * torch.arange(first, last + 1)  # [phase, tap]
-        there = (0 <= index) & (index < kernel)
+        there = (index >= 0) & (index < kernel)
         rows = weight[:, :, index.clamp(0, kernel - 1)] * there[:, :, None]  # [in, out, phase, tap, k]
         both = rows[..., index.clamp(0, kernel - 1)] * there  # [in, out, phase, tap, phase, tap]
         dense = both.permute(1, 2, 4, 0, 3, 5).reshape(-1, len(weight), taps, taps)

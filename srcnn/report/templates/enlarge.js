@@ -125,7 +125,7 @@ function show(name, { width, height, canvas }) {
   root.querySelector(".stage").dataset.size = `${w},${h}`;
   const contexts = [...root.querySelectorAll("canvas")].map((pane) => {
     Object.assign(pane, { width: w, height: h });
-    const context = pane.getContext("2d");
+    const context = pane.getContext("2d", { willReadFrequently: true });  // on the CPU, where the tiles come from
     if (!context) throw new Error("The result is too large for this browser's memory.");
     context.drawImage(canvas, 0, 0, w, h);
     return context;

@@ -105,12 +105,11 @@ const PLACES = {
 
 // The body of a shader for the pixel `at`, or with conv for four of them; o is its place in the output.
 const KERNELS = {
-  conv: ({ inputs, channels, height, width, weight, bias }) => `
+  conv: ({ inputs, channels, height, width }) => `
     let left = at.x * 4;
     if (left >= b.y) { return; }
-    let k = ${weight / 4}u + at.z * ${inputs * height * width}u;
-    let bias = constants[${bias / 4}u + at.z];
-    var a0 = bias; var a1 = bias; var a2 = bias; var a3 = bias; var tap = k;
+    let bias = constants[b.w / 4 + at.z];
+    var a0 = bias; var a1 = bias; var a2 = bias; var a3 = bias; var tap = a.w / 4 + at.z * ${inputs * height * width}u;
     for (var input = 0u; input < ${inputs}u; input++) {
       for (var y = 0u; y < ${height}u; y++) {
         var p = (input * a.x + at.y + y) * a.y + left;
@@ -138,9 +137,9 @@ const KERNELS = {
   }
   fn place(i: i32, n: i32) -> i32 {
     ${PLACES[mode]}`,
-  map: ({ factors }) => `
+  map: () => `
     let c = a.z;
-    out[o] = x[o] * number(${factors}u + at.z + select(c, 0u, x[o] > 0)) + number(${factors}u + 2 * c + at.z);
+    out[o] = x[o] * number(a.w + at.z + select(c, 0u, x[o] > 0)) + number(a.w + 2 * c + at.z);
   }
   fn number(i: u32) -> f32 {
     return constants[i / 4][i % 4];`,
@@ -196,7 +195,8 @@ class Gpu {
   apply(op, { shape: [c, h, w], data }, input, other = input) {
     this.encoder ??= this.device.createCommandEncoder();
     const [channels, height, width] = input.shape, isConv = op.op == "conv";
-    const sizes = this.write(GPUBufferUsage.UNIFORM, new Uint32Array([height, width, channels, 0, h, w, c, 0]));
+    const numbers = [height, width, channels, op.weight ?? op.factors ?? 0, h, w, c, op.bias ?? 0];
+    const sizes = this.write(GPUBufferUsage.UNIFORM, new Uint32Array(numbers));
     const buffers = [sizes, input.data, other.data, this.constants, data];
     const pass = this.encoder.beginComputePass();
     pass.setPipeline(this.pipeline(op));
@@ -216,8 +216,8 @@ class Gpu {
       @group(0) @binding(3) var<storage, read> constants: array<vec4f>;
       @group(0) @binding(4) var<storage, read_write> out: array<f32>;
       @compute @workgroup_size(8, 8) fn main(@builtin(global_invocation_id) at: vec3u) {
-        let a = sizes[0];  // of the input: height, width, channels
-        let b = sizes[1];  // of the output
+        let a = sizes[0];  // of the input: height, width, channels; where its weights or factors begin
+        let b = sizes[1];  // of the output; where its bias begins
         if (at.x >= b.y || at.y >= b.x) { return; }
         let o = (at.z * b.x + at.y) * b.y + at.x;
         ${body}
