@@ -48,14 +48,14 @@ def disturbed(net: Network) -> Network:
 
 
 def image_file(path: Path, width: int, height: int, mode: str = "RGB", **options: Any) -> Path:
-    to_pillow(dead_leaves(1, max(width, height), seed=5)[0][:, :height, :width]).convert(mode).save(path, **options)
+    to_pillow(dead_leaves(1, max(width, height, 64), seed=5)[0][:, :height, :width]).convert(mode).save(path, **options)
     return path
 
 
 def enlarged(page: Any, path: Path) -> PIL.Image.Image:
     """What a user saves of an image."""
     page.set_input_files("#file", path)
-    page.wait_for_function("() => !/^$|…|^Enlarging/.test(document.getElementById('status').textContent)", timeout=120_000)
+    page.wait_for_function("() => !/^$|…|^Enlarging/.test(document.getElementById('status').textContent)")
     assert page.inner_text("#status").startswith("Done"), page.inner_text("#status")
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as PNG").click()
@@ -74,6 +74,7 @@ def engine(browser: Any, path: Path, name: str) -> tuple[Any, list[str]]:
     page, faults = open_page(browser, path, at="#plain" if name == "plain" else "")
     if name == "WebGPU" and not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
         pytest.skip("this Chromium has no WebGPU, not even in software")
+    page.set_default_timeout(120_000)
     return page, faults
 
 
@@ -86,9 +87,9 @@ def test_every_network_as_in_torch(net_name: str, name: str, browser: Any, tmp_p
     page, faults = engine(browser, tmp_path / "net.html", name)
     source = image_file(tmp_path / "image.png", *((100, 13) if name == "plain" else (40, 31)))
     expected = srcnn.enlarge(net, PIL.Image.open(source))
-    assert np.std(np.asarray(expected)) > 20
+    assert np.std(np.asarray(expected)) > 10
     assert difference(enlarged(page, source), expected) <= 1
-    assert ("WebGPU." in page.inner_text("#status")) == (name == "WebGPU")
+    assert ("by WebGPU" in page.inner_text("#status")) == (name == "WebGPU")
     assert not faults
     page.context.close()
 
@@ -129,16 +130,22 @@ def test_every_kind_of_image(name: str, browser: Any, shipped: Path, tmp_path: P
 def test_using_it(width: int, browser: Any, shipped: Path, tmp_path: Path) -> None:
     """By keys alone, on a phone's width too; what is no image is said to be none; the next image takes its place."""
     page, faults = open_page(browser, shipped, width, at="#plain")
+    page.set_default_timeout(120_000)
+    asked = "event.preventDefault(); document.title = 'asked for a file'"
+    page.evaluate(f"() => {{ find('file').onclick = (event) => {{ {asked} }} }}")
     page.keyboard.press("Tab")
-    with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    assert page.title() == "asked for a file"
     (tmp_path / "notes.txt").write_text("no image")
-    chooser.value.set_files(tmp_path / "notes.txt")
+    page.set_input_files("#file", tmp_path / "notes.txt")
     page.wait_for_function("document.getElementById('status').textContent.includes('no image that this browser')")
     for name, size in {"tall.png": (30, 200), "wide.png": (300, 20)}.items():
         enlarged(page, image_file(tmp_path / name, *size))
         assert page.locator(".card").count() == 1 and page.locator("h3").inner_text() == name
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.set_input_files("#file", image_file(tmp_path / "first.png", 200, 200))  # and is not waited for
+    source = image_file(tmp_path / "second.png", 30, 20)
+    assert difference(enlarged(page, source), srcnn.enlarge(srcnn.load("compact_x3"), PIL.Image.open(source))) <= 1
     cut = page.locator(".cut")
     cut.focus()
     page.keyboard.press("Shift+ArrowLeft")

@@ -7,57 +7,59 @@ for (let i = 0; i < bytes.length; i++) bytes[i] = text.charCodeAt(i);
 const weights = new Float32Array(bytes.buffer);
 delete network.weights;
 
-// The workers, one for WebGPU or as many as there are cores; `failed` is called with what goes wrong in one.
+// The workers, one for WebGPU or as many of plain JavaScript as there are cores.
 async function open(gpu) {
   const count = gpu ? 1 : Math.min(8, Math.max(1, navigator.hardwareConcurrency ?? 1));
   const workers = Array.from({ length: count }, () => new Worker(code));
-  const answers = await Promise.all(workers.map((worker) => {
-    worker.postMessage({ gpu, weights, network });
-    return answer(worker);
-  }).map((promise) => promise.catch(() => null)));
-  if (answers.includes(null)) {
+  try {
+    const [{ tileBytes }] = await Promise.all(workers.map((worker) => ask(worker, { gpu, weights, network })));
+    return { gpu, workers, tileBytes, how: gpu ? "by WebGPU" : `in plain JavaScript by ${plural(count, "worker")}` };
+  } catch (error) {
     workers.forEach((worker) => worker.terminate());
-    return gpu ? open(false) : Promise.reject(new Error("this browser runs no worker"));
+    if (gpu) return open(false);
+    throw error;
   }
-  return { gpu, workers, tileBytes: answers[0].tileBytes };
 }
 
-function answer(worker) {
-  return new Promise((resolve, reject) => {
+// What a worker answers, one message after the other.
+function ask(worker, message) {
+  const send = () => new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => (data.failed ? reject(new Error(data.failed)) : resolve(data));
-    worker.onerror = ({ message }) => reject(new Error(message));
+    worker.onerror = (event) => reject(new Error(event.message));
+    worker.postMessage(message);
   });
+  return worker.last = (worker.last ?? Promise.resolve()).then(send, send);
 }
 
 let engine = open(location.hash != "#plain"), latest = 0;
 
 async function take(file) {
-  const number = ++latest, say = (sentence) => { if (number == latest) find("status").textContent = sentence; };
-  find("progress").hidden = true;
+  const number = ++latest, wanted = () => number == latest;
+  const say = (sentence, done = null) => {
+    if (!wanted()) return;
+    find("status").textContent = sentence;
+    find("progress").hidden = done == null;
+    find("progress").value = done ?? 0;
+  };
   say("Reading …");
   try {
     const image = await read(file);
-    const view = show(file.name ?? "pasted", image);
-    find("progress").hidden = false;
-    const began = performance.now();
-    const tell = (done) => {
-      find("progress").value = done;
-      const left = (performance.now() - began) * (1 / done - 1) / 1000;
-      say(`Enlarging, ${how()}: ${Math.floor(100 * done)} %` + (done && left > 2 ? `, ${Math.ceil(left)} s left` : ""));
-    };
-    let used = await engine;
-    const how = () => used.gpu ? "by WebGPU" : `in plain JavaScript, ${plural(used.workers.length, "worker")}: slower than WebGPU`;
-    tell(0);
-    while (!await enlarge(image, view, used, tell, () => number == latest)) {
-      if (number != latest) return;
-      used = await (engine = open(false));  // the GPU gave up
+    if (!wanted()) return;
+    const view = show(file.name, image), began = performance.now(), seconds = () => (performance.now() - began) / 1000;
+    for (let used = await engine; wanted(); used = await (engine = open(false))) {  // again where a GPU gave up
+      const tell = (done) => {
+        const left = Math.ceil(seconds() * (1 / done - 1)), time = done && left > 2 ? `, ${left} s left` : "";
+        const hint = used.gpu ? "" : ". With WebGPU it would be faster.";
+        say(`Enlarging ${used.how}: ${Math.floor(100 * done)} %${time}${hint}`, done);
+      };
+      tell(0);
+      if (await enlarge(image, view, used, tell, wanted)) {
+        say(`Done ${used.how} in ${seconds().toFixed(1)} s.`);
+        view.save.disabled = false;
+        return;
+      }
     }
-    const seconds = ((performance.now() - began) / 1000).toFixed(1);
-    say(`Done in ${seconds} s, ${used.gpu ? "by WebGPU" : `in plain JavaScript by ${plural(used.workers.length, "worker")}`}.`);
-    find("progress").hidden = true;
-    view.save.disabled = false;
   } catch (error) {
-    find("progress").hidden = true;
     say(error.message);
   }
 }
@@ -70,13 +72,15 @@ async function read(file) {
   try {
     bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
   } catch {
-    throw new Error(`${file.name ?? "This"} is no image that this browser can read.`);
+    throw new Error(`${file.name} is no image that this browser can read.`);
   }
   const { width, height } = bitmap, scale = network.scale;
   if (width * height * scale ** 2 > 2 ** 27 || Math.max(width, height) * scale > 16384)
     throw new Error(`${width}×${height} pixels would become ${width * scale}×${height * scale}: too many for a browser; `
       + "srcnn-predict enlarges it.");
-  const canvas = new OffscreenCanvas(width, height), context = canvas.getContext("2d", { willReadFrequently: true });
+  // A canvas keeps colours multiplied by alpha; in float16, where the browser has that, they come back as they were.
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true, colorType: "float16" });
   context.drawImage(bitmap, 0, 0);
   bitmap.close();
   const { data } = context.getImageData(0, 0, width, height), size = width * height;
@@ -158,9 +162,9 @@ async function enlarge({ width, height, planes, hasAlpha }, { contexts }, { gpu,
         for (let y = 0; y < seen[1]; y++)
           part.set(plane.subarray((y0 + y) * width + x0, (y0 + y) * width + x0 + seen[0]), (c * seen[1] + y) * seen[0]);
       });
-      worker.postMessage({ planes: part, width: seen[0], height: seen[1], hasAlpha, core: [left - x0, top - y0, w, h] });
+      const core = [left - x0, top - y0, w, h];
       try {
-        const { pixels } = await answer(worker);
+        const { pixels } = await ask(worker, { planes: part, width: seen[0], height: seen[1], hasAlpha, core });
         if (!wanted()) return;
         pixels.forEach((bytes, i) =>
           contexts[i].putImageData(new ImageData(bytes, w * scale, h * scale), left * scale, top * scale));
@@ -170,10 +174,7 @@ async function enlarge({ width, height, planes, hasAlpha }, { contexts }, { gpu,
       }
     }
   }));
-  if (failure) {
-    workers.forEach((worker) => worker.terminate());
-    if (!gpu) throw failure;
-  }
+  if (failure && !gpu) throw failure;
   return done == count;
 }
 
