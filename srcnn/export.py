@@ -2,11 +2,12 @@
 
     python -m srcnn.export format=onnx                        our x3 network as srcnn_x3.onnx, for ONNX Runtime
     python -m srcnn.export ckpt_path=CKPT format=pt2 output=net.pt2
+    python -m srcnn.export ckpt_path=CKPT format=html         a page that enlarges photographs in any browser, offline
     python -m srcnn.export ckpt_path=CKPT format=safetensors  the weights alone; format=pth: as a bare state_dict
 
 onnx and pt2 (torch.export) hold the whole network, the enlargement included, for any height and width: float32 RGB
-(or Y) in [0, 1], [1, C, H, W] -> [1, C, scale*H, scale*W]. Each is compared with torch on three sizes before the file
-is put in place.
+(or Y) in [0, 1], [1, C, H, W] -> [1, C, scale*H, scale*W]. Each, and html, is compared with torch on three sizes before
+the file is put in place.
 """
 
 import io
@@ -75,6 +76,12 @@ def _to_pt2(net: Network, path: Path, facts: Mapping[str, str]) -> float:
     return _compare(torch.export.load(file).module(), net)
 
 
+def _to_html(net: Network, path: Path, facts: Mapping[str, str]) -> float:
+    from srcnn.export_html import write  # slow to import
+
+    return _compare(write(net, path, facts), net)
+
+
 def _to_safetensors(net: Network, path: Path, facts: Mapping[str, str]) -> None:
     safetensors = _imported("safetensors.torch")
     safetensors.save_file({key: value.contiguous() for key, value in net.state_dict().items()}, path, dict(facts))
@@ -85,7 +92,7 @@ def _to_pth(net: Network, path: Path, facts: Mapping[str, str]) -> None:
 
 
 FORMATS: dict[str, Callable[[Network, Path, Mapping[str, str]], float | None]]
-FORMATS = {"onnx": _to_onnx, "pt2": _to_pt2, "safetensors": _to_safetensors, "pth": _to_pth}
+FORMATS = {"onnx": _to_onnx, "pt2": _to_pt2, "html": _to_html, "safetensors": _to_safetensors, "pth": _to_pth}
 
 
 def _imported(*names: str) -> Any:

@@ -4,6 +4,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 # BT.601 studio range, as MATLAB's rgb2ycbcr (ITU-R BT.601-7, section 2.5): rows Y, Cb, Cr; columns R, G, B.
 _YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
@@ -25,6 +26,8 @@ def bicubic_up(lr: Tensor, scale: int, pad: bool = True) -> Tensor:
 
     With `pad=False` only what no border touches: less 2*scale on each side.
     """
+    if has_torch_function_unary(lr):  # so that srcnn.export_html sees it as one function, as those of torch
+        return handle_torch_function(bicubic_up, (lr,), lr, scale, pad)
     return _resample(_resample(lr, -2, scale, 1, pad), -1, scale, 1, pad)
 
 

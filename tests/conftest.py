@@ -3,12 +3,15 @@
 import csv
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -116,3 +119,34 @@ def sweep(tiny: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     output = run("train.py", "-m", *tiny, *settings, cwd=cwd)
     (folder,) = (cwd / "outputs").glob("*/*-sweep")
     return folder, output
+
+
+# WebGPU without a GPU.
+_SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
+    with sync_api.sync_playwright() as playwright:
+        names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+        path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
+        if not Path(path).exists():
+            pytest.skip("no Chromium on this machine: apt-get install chromium, or playwright install chromium")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *_SOFTWARE_GPU])
+        yield browser
+        browser.close()
+
+
+def open_page(
+    browser: Any, path: Path, width: int = 1280, scheme: str = "light", at: str = ""
+) -> tuple[Any, list[str]]:
+    """A page from disk with the network off, and what goes wrong on it or leaves the file."""
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
+    page, faults = context.new_page(), []
+    page.on("console", lambda message: faults.append(message.text))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    own = ("data:", "blob:", path.as_uri())
+    page.on("request", lambda request: None if request.url.startswith(own) else faults.append(request.url))
+    page.goto(path.as_uri() + at)
+    return page, faults

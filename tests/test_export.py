@@ -66,7 +66,7 @@ def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     torch.save({}, "mine.pth")
     for word, sentence in {
-        "format=tflite": "format=tflite: choose onnx, pt2, safetensors or pth",
+        "format=tflite": "format=tflite: choose onnx, pt2, html, safetensors or pth",
         "ckpt_path=x.ckpt": "x.ckpt: no such checkpoint",
         f"output={tmp_path}": "a link, a folder or a device",
         "ckpt_path=mine.pth": "holds no network's weights",

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import asdict
 from html import escape
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import needs, read_csv, run
+from conftest import needs, open_page, read_csv, run
 from omegaconf import OmegaConf
 
 from srcnn.data.leaves import dead_leaves
@@ -20,30 +18,6 @@ from srcnn.metrics import Score
 from srcnn.report.page import read_log
 from srcnn.report.plots import Line, plot
 from srcnn.report.sweep import SweepTable
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
-    with sync_api.sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-        path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-        if not Path(path).exists():
-            pytest.skip("no Chromium on this machine: apt-get install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-def open_page(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> tuple[Any, list[str]]:
-    """A page from disk with the network off, and what goes wrong on it or leaves the file."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-    page, faults = context.new_page(), []
-    page.on("console", lambda message: faults.append(message.text))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("request", lambda r: None if r.url.startswith("data:") or r.url == path.as_uri() else faults.append(r.url))
-    page.goto(path.as_uri())
-    return page, faults
 
 
 def test_a_report_tells_how_it_came_about(trained: Path) -> None:

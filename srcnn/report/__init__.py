@@ -44,6 +44,8 @@ def write(
     if facts["degradation"] != run.get("degradation", "bicubic"):  # else evaluate takes it by itself
         settings.append(f"degradation={facts['degradation'].split()[0]}")
     commands = [("Test again", ["python", "-m", "srcnn.evaluate", *settings])]
+    page = ["python", "-m", "srcnn.export", "format=html", f"ckpt_path={facts['checkpoint']}"]
+    commands.append(("A page on which anybody enlarges photographs with these weights", page))
     if "overrides" in run:
         commands.insert(0, ("How these weights were trained", ["python", "train.py", *run["overrides"]]))
     write_report(folder / "report.html", document, cards, run, log, commands)

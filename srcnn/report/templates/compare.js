@@ -48,7 +48,7 @@ function card(root) {
   root.addEventListener("focusin", () => choose(state));
   root.addEventListener("pointerenter", () => choose(state));
   const actions = { in: () => state.zoomBy(2), out: () => state.zoomBy(.5), whole: () => state.zoomBy(0) };
-  for (const button of root.querySelectorAll("button"))
+  for (const button of root.querySelectorAll("button[data-do]"))
     button.addEventListener("click", () => (actions[button.dataset.do] ?? (() => state.toggle(button.dataset.do)))());
   pointers(stage, state, cut);
   state.layout();

@@ -1,0 +1,188 @@
+"""The page of a network: in a browser it makes of an image what srcnn.enlarge makes of it, and a user can use it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import open_page
+from torch import Tensor, nn
+
+import srcnn
+from srcnn.data.leaves import dead_leaves
+from srcnn.errors import UserError
+from srcnn.export import export
+from srcnn.export_html import write
+from srcnn.files import to_pillow
+from srcnn.nets import EDSR, ESPCN, FSRCNN, SRCNN, VDSR, Compact, Network
+from srcnn.run.cli import parse
+
+# Of small widths and depths, for seconds instead of minutes; each way of each class of the zoo is there once.
+NETS = {
+    "srcnn": lambda: SRCNN(scale=3, init="identity"),
+    "srcnn-residual-y": lambda: SRCNN(2, 1, kernels=(9, 3, 5), widths=(16, 8), residual=True, init="identity"),
+    "espcn": lambda: ESPCN(scale=4, widths=(16, 8)),
+    "espcn-y": lambda: ESPCN(3, 1, widths=(16, 8), padding_mode="reflect"),
+    "fsrcnn": lambda: FSRCNN(scale=2, width=16, shrunk=8, depth=1),
+    "fsrcnn-y": lambda: FSRCNN(3, 1, width=16, shrunk=8, depth=1),
+    "vdsr-y": lambda: VDSR(2, 1, width=8, depth=4),
+    "compact": lambda: Compact(scale=2, width=12, depth=2),
+    "compact-bicubic-y": lambda: Compact(3, 1, depth=2, skip="bicubic"),
+    "edsr": lambda: EDSR(scale=4, width=8, depth=2, residual_scale=0.1),
+}
+FACTS = {"network": "a network"}
+
+
+def disturbed(net: Network) -> Network:
+    """Of random weights, but an image in is an image out, lest all be clipped to black and white."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+        if isinstance(net, ESPCN):
+            net.conv3.bias += 0.5
+    return net.eval()
+
+
+def image_file(path: Path, width: int, height: int, mode: str = "RGB", **options: Any) -> Path:
+    to_pillow(dead_leaves(1, max(width, height, 64), seed=5)[0][:, :height, :width]).convert(mode).save(path, **options)
+    return path
+
+
+def enlarged(page: Any, path: Path) -> PIL.Image.Image:
+    """What a user saves of an image."""
+    page.set_input_files("#file", path)
+    page.wait_for_function("() => !/^$|…|^Enlarging/.test(document.getElementById('status').textContent)")
+    assert page.inner_text("#status").startswith("Done"), page.inner_text("#status")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as PNG").click()
+    assert download.value.suggested_filename.startswith(f"{path.stem}_x")
+    return PIL.Image.open(download.value.path())
+
+
+def difference(one: PIL.Image.Image, other: PIL.Image.Image) -> float:
+    """The largest, in levels; of what shows, as a browser keeps colours multiplied by alpha."""
+    a, b = (np.asarray(image.convert("RGBA")).astype(float) for image in (one, other))
+    shown = [np.dstack([image[..., :3] * image[..., 3:] / 255, image[..., 3]]) for image in (a, b)]
+    return float(np.abs(shown[0] - shown[1]).max())
+
+
+def engine(browser: Any, path: Path, name: str) -> tuple[Any, list[str]]:
+    page, faults = open_page(browser, path, at="#plain" if name == "plain" else "")
+    if name == "WebGPU" and not page.evaluate("navigator.gpu?.requestAdapter().then(Boolean)"):
+        pytest.skip("this Chromium has no WebGPU, not even in software")
+    page.set_default_timeout(120_000)
+    return page, faults
+
+
+@pytest.mark.parametrize("name", ["plain", "WebGPU"])
+@pytest.mark.parametrize("net_name", NETS)
+def test_every_network_as_in_torch(net_name: str, name: str, browser: Any, tmp_path: Path) -> None:
+    """In several tiles, and borders everywhere."""
+    net = disturbed(NETS[net_name]())
+    write(net, tmp_path / "net.html", FACTS)
+    page, faults = engine(browser, tmp_path / "net.html", name)
+    source = image_file(tmp_path / "image.png", *((100, 13) if name == "plain" else (40, 31)))
+    expected = srcnn.enlarge(net, PIL.Image.open(source))
+    assert np.std(np.asarray(expected)) > 10
+    assert difference(enlarged(page, source), expected) <= 1
+    assert ("by WebGPU" in page.inner_text("#status")) == (name == "WebGPU")
+    assert not faults
+    page.context.close()
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of compact_x3, by the command."""
+    path = tmp_path_factory.mktemp("page") / "compact.html"
+    export(parse("export", ["ckpt_path=compact_x3", "format=html", f"output={path}"]))
+    return path
+
+
+@pytest.mark.parametrize("name", ["plain", "WebGPU"])
+def test_every_kind_of_image(name: str, browser: Any, shipped: Path, tmp_path: Path) -> None:
+    """Gray, transparent, a palette, turned by EXIF; of one pixel, and of more than one tile of any engine."""
+    page, faults = engine(browser, shipped, name)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    sources = [
+        image_file(tmp_path / "gray.png", 40, 30, "L"),
+        image_file(tmp_path / "turned.jpg", 40, 30, exif=exif, quality=90),
+        image_file(tmp_path / "palette.gif", 30, 20, "P"),
+        image_file(tmp_path / "pixel.png", 1, 1),
+        image_file(tmp_path / "wide.png", 530, 5),
+        image_file(tmp_path / "tall.webp", 5, 110, lossless=True),
+    ]
+    image = PIL.Image.open(image_file(tmp_path / "clear.png", 48, 40, "RGBA"))
+    image.putalpha(PIL.Image.fromarray((np.hypot(*np.mgrid[-20:20, -24:24]) * -16 + 330).clip(0, 255).astype("uint8")))
+    image.save(tmp_path / "clear.png")
+    net = srcnn.load("compact_x3")
+    for source in [*sources, tmp_path / "clear.png"]:
+        assert difference(enlarged(page, source), srcnn.enlarge(net, PIL.Image.open(source))) <= 1, source.name
+    assert not faults
+    page.context.close()
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_using_it(width: int, browser: Any, shipped: Path, tmp_path: Path) -> None:
+    """By keys alone, on a phone's width too; what is no image is said to be none; the next image takes its place."""
+    page, faults = open_page(browser, shipped, width, at="#plain")
+    page.set_default_timeout(120_000)
+    asked = "event.preventDefault(); document.title = 'asked for a file'"
+    page.evaluate(f"() => {{ find('file').onclick = (event) => {{ {asked} }} }}")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.title() == "asked for a file"
+    (tmp_path / "notes.txt").write_text("no image")
+    page.set_input_files("#file", tmp_path / "notes.txt")
+    page.wait_for_function("document.getElementById('status').textContent.includes('no image that this browser')")
+    for name, size in {"tall.png": (30, 200), "wide.png": (300, 20)}.items():
+        enlarged(page, image_file(tmp_path / name, *size))
+        assert page.locator(".card").count() == 1 and page.locator("h3").inner_text() == name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.set_input_files("#file", image_file(tmp_path / "first.png", 200, 200))  # and is not waited for
+    source = image_file(tmp_path / "second.png", 30, 20)
+    assert difference(enlarged(page, source), srcnn.enlarge(srcnn.load("compact_x3"), PIL.Image.open(source))) <= 1
+    cut = page.locator(".cut")
+    cut.focus()
+    page.keyboard.press("Shift+ArrowLeft")
+    assert float(cut.input_value()) == 40
+    before = page.locator("output").inner_text()
+    page.keyboard.press("+")
+    assert page.locator("output").inner_text() != before
+    page.keyboard.press("g")  # of the report alone
+    names = [page.evaluate("document.activeElement.textContent") for _ in range(5) if not page.keyboard.press("Tab")]
+    assert names[:4] == ["−", "+", "Whole", "Save as PNG"]
+    assert not faults
+    page.context.close()
+
+
+class Forked(Network):
+    """Somebody's network, of operations that the zoo has not in this way."""
+
+    body_scale = 2
+    receptive_radius = 3
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.wide = nn.Conv2d(3, 6, 3, padding="same", dilation=2, bias=False)
+        self.each = nn.Sequential(nn.Conv2d(6, 6, 3, padding=1, groups=3), nn.LeakyReLU(0.2, inplace=True))
+        self.up = nn.ConvTranspose2d(6, 3, 4, stride=2, padding=1)
+
+    def body(self, x: Tensor) -> Tensor:
+        y = self.each((self.wide(2 * x - 1) / 2).sigmoid())
+        y += 1 - y * torch.tensor([1.0, 2, 3, 4, 5, 6]).view(1, 6, 1, 1)
+        return self.up(F.silu(y) if hasattr(self, "swish") else y)
+
+
+def test_a_network_of_somebodys(tmp_path: Path) -> None:
+    net, lr = Forked().eval(), torch.rand(1, 3, 11, 14)
+    with torch.no_grad():
+        torch.testing.assert_close(write(net, tmp_path / "net.html", FACTS)(lr), net(lr), atol=1e-5, rtol=0)
+    net.swish = True
+    with pytest.raises(UserError, match="the page has no silu; it knows conv2d, "):
+        write(net, tmp_path / "other.html", FACTS)
+    assert not (tmp_path / "other.html").exists()
