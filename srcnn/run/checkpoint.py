@@ -97,16 +97,19 @@ def _of_former(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def newest_checkpoint(folder: str | os.PathLike, but: Path | None = None) -> tuple[Path, int] | None:
-    """The sound checkpoint of most steps in a run's folder or its checkpoints/, and its step; not `but`."""
+    """The checkpoint to go on from in a run's folder or its checkpoints/, and its step; damaged ones and `but` are not.
+
+    That is last.ckpt, which is written last: from an older one of all that an epoch leaves some would be missing.
+    """
     found = []
     for path in (*Path(folder).glob("*.ckpt"), *Path(folder).glob("checkpoints/*.ckpt")):
         if path == but or not path.is_file():
             continue
         try:
-            found.append((int(_read(path)["global_step"]), path.name == "last.ckpt", path))
+            found.append((path.name == "last.ckpt", int(_read(path)["global_step"]), path))
         except Exception:  # damaged, in whatever way
             continue
-    return (max(found)[2], max(found)[0]) if found else None
+    return (max(found)[2], max(found)[1]) if found else None
 
 
 def last_good(folder: str | os.PathLike) -> str:

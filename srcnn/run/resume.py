@@ -51,7 +51,9 @@ def find_start(resume: str | None, folder: Path) -> Start | None:
         return None
     if resume is None:
         raise UserError(f"hydra.run.dir={folder}: holds a run; add resume=auto to go on with it, or name another")
-    return Start(found[0], read_run(found[0]))
+    start = Start(found[0], read_run(found[0]))
+    # No more than best.ckpt: killed at the end of the first epoch, which is done again with all that is due then.
+    return None if start.path.name == "best.ckpt" and progress(*start)[0] <= 1 else start
 
 
 def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any, folder: Path) -> list[str]:
@@ -81,7 +83,7 @@ def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any
 
 
 def _check_unfinished(start: Start, values: Mapping[str, Any], folder: Path) -> None:
-    epochs, steps = progress(start.path, start.checkpoint)
+    epochs, steps = progress(*start)
     if not (folder / "weights.pth").exists():
         return  # stopped before its test: that is still to be done
     if 0 < values["trainer.max_epochs"] <= epochs:
