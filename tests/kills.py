@@ -204,13 +204,17 @@ def kill_moments(words: Sequence[str], folder: Path, times: int) -> Iterator[tup
         shutil.rmtree(killed, ignore_errors=True)
 
 
+def write_images(folder: Path) -> Path:
+    for index, image in enumerate(dead_leaves(8, 64, seed=1)):
+        write_image(folder / f"image{index}.png", image)
+    return folder
+
+
 def main(how: str, number: int = 1, *names: str) -> int:
     """Returns how many kills lost something."""
     kills = lost = 0
     with tempfile.TemporaryDirectory() as temporary:
-        images = Path(temporary) / "images"
-        for index, image in enumerate(dead_leaves(8, 64, seed=1)):
-            write_image(images / f"image{index}.png", image)
+        images = write_images(Path(temporary) / "images")
         for name, settings in (PLACES if how == "places" else MOMENTS).items():
             if names and name not in names:
                 continue

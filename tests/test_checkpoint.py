@@ -112,7 +112,7 @@ def test_a_stranger_runs_no_code(tmp_path: Path) -> None:
 
     for name, save in {"torch.ckpt": torch.save, "pickle.ckpt": lambda o, f: f.write_bytes(pickle.dumps(o))}.items():
         save({"state_dict": {}, "evil": Evil()}, tmp_path / name)
-        with pytest.raises(UserError, match=r"holds an object of .*touch, and no code is run|not a checkpoint"):
+        with pytest.raises(UserError, match=r"holds an object of getattr, and no code is run|not a checkpoint"):
             read_checkpoint(tmp_path / name)
     assert not (tmp_path / "owned").exists()
 

@@ -1,10 +1,12 @@
 """Which run goes on from where, whether it fits the settings, and what it will do differently."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from torch.optim.lr_scheduler import LRScheduler
@@ -12,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from srcnn.errors import UserError
 from srcnn.run.checkpoint import newest_checkpoint, progress, read_checkpoint, read_run, run_of
 from srcnn.run.cli import quote_path
+from srcnn.run.make import is_of_libraries
 from srcnn.run.options import changes, is_exact
 from srcnn.run.schema import ELSEWHERE
 
@@ -80,6 +83,22 @@ def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any
     if inexact := [key for line, key in zip(different, keys, strict=True) if not is_exact(line, run)]:
         lines.append(f"  so not bit for bit the run it was: {', '.join(inexact)} changed")
     return lines
+
+
+@contextmanager
+def restoring(start: Start | None, trainer: L.Trainer) -> Iterator[None]:
+    """UserError where Lightning or torch cannot go on with a checkpoint's state, be it damaged or another version's."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        of_state = is_of_libraries(error, "contextlib", "srcnn.lit_module", "srcnn.run.callbacks", "posixpath")
+        if start is None or trainer.global_step > start.step or not of_state:
+            raise
+        raise UserError(
+            f"{start.path}: its state does not fit this run ({error}): start one from its weights with init_from="
+        ) from error
 
 
 def _check_unfinished(start: Start, values: Mapping[str, Any], folder: Path) -> None:
