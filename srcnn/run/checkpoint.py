@@ -11,7 +11,7 @@ import math
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -178,9 +178,12 @@ def read_run(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(f"{path}: holds weights only, no run to resume: start one with init_from={path}")
     progress(path, checkpoint)
     sound = isinstance(callbacks, dict) and all(isinstance(state, dict) for state in callbacks.values())
+    sound = sound and re.fullmatch(r"\d[\w.+]*", str(checkpoint.get(_LIGHTNING))) is not None
+    for state in callbacks.values() if sound and callbacks else ():
+        sound = sound and all(isinstance(value, str) for key, value in state.items() if str(key).endswith("_path"))
     for state in optimizers if isinstance(optimizers, list) else [None]:
         sound = sound and isinstance(state, dict) and {"state", "param_groups"} <= state.keys()
-    if not sound or type(checkpoint["global_step"]) is not int:
+    if not sound:
         raise UserError(f"{path}: its state is not that of a run: start one from its weights with init_from={path}")
     return checkpoint
 
@@ -188,10 +191,21 @@ def read_run(path: str | os.PathLike) -> dict[str, Any]:
 def progress(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> tuple[int, int]:
     """Epochs and steps that the run of a checkpoint had done."""
     try:
-        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
-        return int(epochs), int(checkpoint["global_step"])
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError):
+        loops, steps = checkpoint["loops"], checkpoint["global_step"]
+        if not all(type(count) in (int, bool) and 0 <= count < 2**40 for count in (steps, *_counts(loops))):
+            raise ValueError
+        return loops["fit_loop"]["epoch_progress"]["current"]["processed"], steps
+    except (LookupError, AttributeError, RuntimeError, TypeError, ValueError):
         raise UserError(f"{path}: its state is not that of a run: it does not say how far it had come") from None
+
+
+def _counts(loop: Mapping[str, Any]) -> Iterator[Any]:
+    """What Lightning's loops count: batches, epochs."""
+    for key, value in loop.items():
+        if isinstance(value, dict):
+            yield from _counts(value)
+        elif key in ("ready", "started", "processed", "completed", "is_last_batch"):
+            yield value
 
 
 def save_weights(path: str | os.PathLike, net: Network, arguments: Mapping[str, Any], run: Mapping[str, Any]) -> None:

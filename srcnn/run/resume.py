@@ -1,8 +1,7 @@
 """Which run goes on from where, whether it fits the settings, and what it will do differently."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,20 +84,18 @@ def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any
     return lines
 
 
-@contextmanager
-def restoring(start: Start | None, trainer: L.Trainer) -> Iterator[None]:
-    """UserError where Lightning or torch cannot go on with a checkpoint's state, be it damaged or another version's."""
+def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, start: Start | None) -> None:
+    """Train, from `start` on; UserError where torch or Lightning cannot go on with the state that a checkpoint has."""
     try:
-        yield
-    except UserError:
-        raise
+        trainer.fit(module, data, ckpt_path=start.path if start else None)
     except Exception as error:
-        of_state = is_of_libraries(error, "contextlib", "srcnn.lit_module", "srcnn.run.callbacks", "posixpath")
-        if start is None or trainer.global_step > start.step or not of_state:
+        hooks = ("srcnn.lit_module", "srcnn.run.callbacks", "packaging.version")  # which take it up
+        if isinstance(error, UserError) or not start or trainer.global_step > start.step:
             raise
-        raise UserError(
-            f"{start.path}: its state does not fit this run ({error}): start one from its weights with init_from="
-        ) from error
+        if not is_of_libraries(error, *hooks):
+            raise
+        text = f"its state does not fit this run ({type(error).__name__}: {error})"
+        raise UserError(f"{start.path}: {text}: start one from its weights with init_from=") from error
 
 
 def _check_unfinished(start: Start, values: Mapping[str, Any], folder: Path) -> None:
