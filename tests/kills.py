@@ -182,7 +182,7 @@ def finish(words: Sequence[str], folder: Path, uninterrupted: Path) -> list[str]
 
 
 def kill_places(words: Sequence[str], folder: Path, every: int) -> Iterator[tuple[str, list[str]]]:
-    for place in range(1, whole(words, folder / "whole") + 1, every):
+    for place in range(every // 2 + 1, whole(words, folder / "whole") + 1, every):
         killed = folder / f"at_{place}"
         wait(fork(words, killed, place))
         yield f"place {place}", finish(words, killed, folder / "whole")
@@ -221,14 +221,13 @@ def main(how: str, number: int = 1, *names: str) -> int:
             folder = Path(temporary) / name.replace(" ", "_")
             folder.mkdir()
             words = [*tiny_settings(images), "trainer.max_epochs=3", *settings]
-            done = list((kill_places if how == "places" else kill_moments)(words, folder, number))
-            for where, different in done:
+            found = []
+            for where, different in (kill_places if how == "places" else kill_moments)(words, folder, number):
+                found.append(different)
                 if different:
                     print(f"{name}, killed at {where}: {'; '.join(different[:8])}", flush=True)
-            kills, lost = kills + len(done), lost + sum(bool(different) for _, different in done)
-            print(
-                f"{name}: {len(done)} kills, {sum(bool(different) for _, different in done)} lost something", flush=True
-            )
+            print(f"{name}: {len(found)} kills, {sum(map(bool, found))} lost something", flush=True)
+            kills, lost = kills + len(found), lost + sum(map(bool, found))
     print(f"{kills} kills, {lost} lost something")
     return lost
 
