@@ -168,23 +168,15 @@ def _is_plain(value: Any, largest: int = 2**64, items: int = 10**6, depth: int =
 
 
 def read_run(path: str | os.PathLike) -> dict[str, Any]:
-    """The checkpoint of a run that can be resumed; UserError for weights only, and for state that is not a run's."""
+    """The checkpoint of a run; UserError for weights only. Whether its state fits is for `srcnn.run.resume.fit`."""
     checkpoint = read_checkpoint(path)
     if "srcnn" in checkpoint:
         former = "was written by a former version of srcnn and cannot be resumed"
         raise UserError(f"{path}: {former}: start from its weights with init_from={path}")
-    optimizers, callbacks = checkpoint.get("optimizer_states"), checkpoint.get("callbacks")
-    if "loops" not in checkpoint or not optimizers or "overrides" not in run_of(path, checkpoint):
+    has_state = "loops" in checkpoint and isinstance(checkpoint.get("optimizer_states"), list)
+    if not has_state or not checkpoint["optimizer_states"] or "overrides" not in run_of(path, checkpoint):
         raise UserError(f"{path}: holds weights only, no run to resume: start one with init_from={path}")
     progress(path, checkpoint)
-    sound = isinstance(callbacks, dict) and all(isinstance(state, dict) for state in callbacks.values())
-    sound = sound and re.fullmatch(r"\d[\w.+]*", str(checkpoint.get(_LIGHTNING))) is not None
-    for state in callbacks.values() if sound and callbacks else ():
-        sound = sound and all(isinstance(value, str) for key, value in state.items() if str(key).endswith("_path"))
-    for state in optimizers if isinstance(optimizers, list) else [None]:
-        sound = sound and isinstance(state, dict) and {"state", "param_groups"} <= state.keys()
-    if not sound:
-        raise UserError(f"{path}: its state is not that of a run: start one from its weights with init_from={path}")
     return checkpoint
 
 
@@ -245,8 +237,6 @@ def _guess(path: Path, weights: Mapping[str, Tensor]) -> tuple[str, dict[str, An
     try:
         (width, channels, *_), *middle, (out, before, *_) = convs
         if has_slopes and (out, before) == (width, channels):
-            if "deconv.weight" not in weights or "features.0.weight" not in weights:
-                raise UserError(f"{path}: an FSRCNN of another project, whose last layer may place pixels otherwise")
             return "FSRCNN", {"channels": channels, "width": width, "shrunk": middle[0][0], "depth": len(convs) - 4}
         shuffled = {"scale": math.isqrt(out // channels), "channels": channels}
         if has_slopes:
@@ -259,8 +249,6 @@ def _guess(path: Path, weights: Mapping[str, Tensor]) -> tuple[str, dict[str, An
         steps = [math.isqrt(c[0] // width) for c in middle if c[0] > width]
         found = {"scale": math.prod(steps), "depth": (len(middle) - 1 - len(steps)) // 2}
         return "EDSR", {**found, "channels": channels, "width": width, "residual_scale": 1.0 if width < 256 else 0.1}
-    except UserError:
-        raise
     except (ArithmeticError, LookupError, ValueError):
         raise UserError(f"{path}: bare weights of a network unknown here; give a .ckpt, which describes it") from None
 
@@ -314,10 +302,10 @@ def _weights_for(net: Network, checkpoint: Mapping[str, Any]) -> dict[str, Tenso
     """The weights by this network's keys: bare ones of other names are taken in the order of the layers.
 
     Where all biases are left out, they are zeros. The two EDSRs of many see pixels from 0 to 255, so that their biases
-    are 255 times ours.
+    are 255 times ours. FSRCNN's are not taken, as others place its deconvolution otherwise.
     """
     weights, own = _weights_in(checkpoint), net.state_dict()
-    if "network" in checkpoint or weights.keys() == own.keys() or "deconv.weight" in own:
+    if "network" in checkpoint or weights.keys() == own.keys() or type(net).__name__ == "FSRCNN":
         return weights
     largest = 255 if type(net).__name__ == "EDSR" and {"head.0.weight", "conv_first.weight"} & weights.keys() else 1
     unbiased, given, named = all(v.ndim == 4 for v in weights.values()), iter(weights.values()), {}
