@@ -33,7 +33,7 @@ from srcnn.run.checkpoint import find_checkpoint, load_weights, read_checkpoint,
 from srcnn.run.cli import train_command
 from srcnn.run.make import make, make_all, plain
 from srcnn.run.options import describe, make_optimizer, make_schedule, new_trainer
-from srcnn.run.resume import check_start, find_start, finished
+from srcnn.run.resume import check_start, find_start, finished, fit
 
 
 def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
@@ -76,7 +76,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     loggers.begin(trainer.loggers, run)
     began = time.monotonic()
-    trainer.fit(module, data, ckpt_path=start.path if start else None)
+    fit(trainer, module, data, start)
     seconds = time.monotonic() - began
 
     # The test is of the weights one would ship: the best by validation, or the last.

@@ -51,6 +51,8 @@ class SuperResolution(L.LightningModule):
         self.bicubic_psnr = MeanMetric()
         self.scores: list[tuple[str, str, Score]] = []  # of the last test: set, image, score
         self._rng_state: Tensor | None = None
+        self._max_steps: int | None = None
+        self._validated = -1  # the step after which it was
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.net(lr)
@@ -73,6 +75,7 @@ class SuperResolution(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log("val/psnr", self.val_psnr, prog_bar=True)
         self.log("val/psnr_bicubic", self.bicubic_psnr)
+        self._validated = self.trainer.global_step
 
     def on_test_start(self) -> None:
         self.scores = []
@@ -100,6 +103,8 @@ class SuperResolution(L.LightningModule):
         """Give a resumed run the options that it was asked for, where Lightning has just restored the saved ones."""
         if self._rng_state is not None:
             torch.set_rng_state(self._rng_state)
+        if self._max_steps is not None:
+            self.trainer.fit_loop.epoch_loop.max_steps = self._max_steps
         if isinstance(self.schedule, LRScheduler):
             return  # its state and the optimiser's belong together
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
@@ -139,9 +144,13 @@ class SuperResolution(L.LightningModule):
             if batches["current"]["ready"] < self.trainer.num_training_batches:
                 epochs[counter]["processed"] = epochs[counter]["completed"]
         if self.run is not None:
-            val_psnr = self.trainer.callback_metrics.get("val/psnr")
+            known = self._validated == self.trainer.global_step  # else the metric is that of former weights
+            val_psnr = float(self.trainer.callback_metrics["val/psnr"]) if known else None
             checkpoint["network"], checkpoint["arguments"] = type(self.net).__name__, self.arguments
-            checkpoint["run"] = {**self.run, "val_psnr": None if val_psnr is None else float(val_psnr)}
+            checkpoint["run"] = {**self.run, "val_psnr": val_psnr}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_state = checkpoint.get("rng_state")
+        # While `max_steps` is set, Lightning takes the end of an epoch for its middle, and would end it a second time.
+        loop = self.trainer.fit_loop.epoch_loop
+        self._max_steps, loop.max_steps = loop.max_steps, -1

@@ -50,13 +50,17 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def tiny(images: Path) -> list[str]:
+def tiny_settings(images: Path) -> list[str]:
     """Settings of a run that takes a second: seven batches an epoch."""
     return [
         "data=folder", f"data.train_dir={images}", f"data.test=[{images}]", "data.hold_out=2", "data.batch_size=8",
         "trainer.accelerator=cpu", "trainer.log_every_n_steps=1", "trainer.max_epochs=1",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny(images: Path) -> list[str]:
+    return tiny_settings(images)
 
 
 def run(*arguments: str | Path, cwd: Path, code: int = 0, env: dict[str, str] | None = None) -> str:

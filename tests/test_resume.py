@@ -25,6 +25,8 @@ def differences(one: Any, other: Any, where: str = "") -> list[str]:
             d for key in one.keys() & other.keys() for d in differences(one[key], other[key], f"{where}/{key}")
         ]
     if isinstance(one, list | tuple):
+        if len(one) != len(other):
+            return [f"{where}: {len(one)} and {len(other)} items"]
         return [d for i, (a, b) in enumerate(zip(one, other, strict=True)) for d in differences(a, b, f"{where}/{i}")]
     return [] if one == other else [where]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from srcnn.errors import DivergenceError, RunError, UserError, check_range
 from srcnn.files import replacing
 from srcnn.nets import Network
-from srcnn.run.checkpoint import last_good, load_weights, read_checkpoint
+from srcnn.run.checkpoint import last_good, load_weights, newest_checkpoint, read_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -45,7 +45,8 @@ class Checkpoint(ModelCheckpoint):
     """Lightning's, with epochs counted from 1 in file names, and at home in its folder wherever that is moved to.
 
     What a resumed run calls its best must be the file that is there. After a resume from an earlier checkpoint it may
-    be that of a later step: such a file is kept under another name, and the run looks for a best of its own.
+    be that of a later step: such a file is kept under another name, and the run looks for a best of its own. One that
+    is newer than last.ckpt is not kept: the run was killed between the two, and comes to it again.
     """
 
     def format_checkpoint_name(self, metrics: dict[str, Tensor], *arguments: Any, **options: Any) -> str:
@@ -77,6 +78,9 @@ class Checkpoint(ModelCheckpoint):
             found = read_checkpoint(path)
             if best.name and score is not None and found["run"].get("val_psnr") == float(score):
                 return True
+            newest = newest_checkpoint(path.parent, but=path)
+            if newest and newest[1] < found["global_step"]:
+                return False
             aside = path.with_name(f"best_of_step_{found['global_step']}.ckpt")
         except UserError:
             aside = path.with_suffix(".damaged")

@@ -4,11 +4,13 @@ Only UserError, and what Hydra and OmegaConf say of settings while they compose 
 error leaves as a traceback.
 """
 
+import errno
 import inspect
 import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 
 from srcnn import __version__
-from srcnn.errors import UserError
+from srcnn.errors import RunError, UserError
 from srcnn.run import CONFIGS
 from srcnn.run.schema import check_types, documented, help_page, unknown_key
 
@@ -72,6 +74,7 @@ def train_command(task: Callable[[DictConfig, Sequence[str]], Any]) -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     for number in (signal.SIGINT, signal.SIGTERM):  # srcnn.run.callbacks.RunGuard saves before it leaves
         signal.signal(number, _leave)
+    threading.excepthook = _hide_full_disk
     job = _Job(task)
     with _errors_as_sentences(job):
         if _answered(task, "train", lambda: _choices([word for word in sys.argv[1:] if "=" in word])):
@@ -128,7 +131,8 @@ class _Job:
                 cfg.resume = cfg.resume or "same"  # a sweep may be started again
             _check(cfg, overrides, documented("train", hydra_cfg.runtime.choices))
             return self.task(cfg, overrides)
-        except Exception as error:
+        except Exception as raised:
+            error = _of_disk(raised, folder)
             if in_sweep:
                 if not isinstance(error, UserError):
                     traceback.print_exc()
@@ -165,16 +169,34 @@ def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        _fail(error, job.verbose if job else os.environ.get("HYDRA_FULL_ERROR") == "1")
+        _fail(_of_disk(error, Path()), job.verbose if job else os.environ.get("HYDRA_FULL_ERROR") == "1")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # as of `… --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
+        if isinstance(full := _of_disk(error, Path.cwd()), UserError):
+            _fail(full, False)
         if job is None or job.began or not type(error).__module__.startswith(("hydra.", "omegaconf.")):
             raise
         _fail(_of_hydra(error), job.verbose)
+
+
+def _of_disk(error: Any, place: Path) -> Any:
+    """The error, whoever met it, as a sentence with the remedy if the disk is full."""
+    cause = error
+    while cause and getattr(cause, "errno", 0) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        cause = cause.__cause__
+    if not cause:
+        return error
+    what = error if isinstance(error, UserError) else f"{cause.filename or place}: cannot be written ({cause.strerror})"
+    return RunError(f"{what}; free some space and start it again, a run with resume=auto")
+
+
+def _hide_full_disk(thread: threading.ExceptHookArgs) -> None:
+    if not isinstance(_of_disk(thread.exc_value, Path()), UserError):  # of TensorBoard's: the run meets it as well
+        threading.__excepthook__(thread)
 
 
 def _fail(error: UserError, verbose: bool) -> NoReturn:

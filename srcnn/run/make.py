@@ -28,11 +28,18 @@ def make(group: str, settings: Any, *arguments: Any, **given: Any) -> Any:
         prefix = f"{group}." if str(error).partition("=")[0] in values else ""
         raise type(error)(f"{prefix}{error}") from error.__cause__
     except Exception as error:
-        frames = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
-        # No frame at all: the call itself failed, on an argument that the class does not take.
-        if all(name.split(".")[0] in _LIBRARIES for name in frames):
+        if is_of_libraries(error):
             raise UserError(f"{group} settings: {error}") from error
         raise
+
+
+def is_of_libraries(error: BaseException, *ours: str) -> bool:
+    """Whether an error was raised in torch or Lightning, called from here, with no one's code between but `ours`.
+
+    That it has no frame of theirs means that the call itself failed, on an argument that a class does not take.
+    """
+    names = [frame.f_globals["__name__"] for frame, _ in traceback.walk_tb(error.__traceback__)][1:]
+    return all(name in ours or name.split(".")[0] in _LIBRARIES for name in names)
 
 
 def _make_nested(group: str, value: Any) -> Any:

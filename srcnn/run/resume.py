@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from torch.optim.lr_scheduler import LRScheduler
@@ -12,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from srcnn.errors import UserError
 from srcnn.run.checkpoint import newest_checkpoint, progress, read_checkpoint, read_run, run_of
 from srcnn.run.cli import quote_path
+from srcnn.run.make import is_of_libraries
 from srcnn.run.options import changes, is_exact
 from srcnn.run.schema import ELSEWHERE
 
@@ -51,7 +53,9 @@ def find_start(resume: str | None, folder: Path) -> Start | None:
         return None
     if resume is None:
         raise UserError(f"hydra.run.dir={folder}: holds a run; add resume=auto to go on with it, or name another")
-    return Start(found[0], read_run(found[0]))
+    start = Start(found[0], read_run(found[0]))
+    # No more than best.ckpt: killed at the end of the first epoch, which is done again with all that is due then.
+    return None if start.path.name == "best.ckpt" and progress(*start)[0] <= 1 else start
 
 
 def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any, folder: Path) -> list[str]:
@@ -80,8 +84,22 @@ def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any
     return lines
 
 
+def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, start: Start | None) -> None:
+    """Train, from `start` on; UserError where torch or Lightning cannot go on with the state that a checkpoint has."""
+    try:
+        trainer.fit(module, data, ckpt_path=start.path if start else None)
+    except Exception as error:
+        hooks = ("srcnn.lit_module", "srcnn.run.callbacks", "packaging.version", "pathlib")  # which take it up
+        if isinstance(error, UserError) or not start or trainer.global_step > start.step:
+            raise
+        if not is_of_libraries(error, *hooks):
+            raise
+        text = f"its state does not fit this run ({type(error).__name__}: {error})"
+        raise UserError(f"{start.path}: {text}: start one from its weights with init_from=") from error
+
+
 def _check_unfinished(start: Start, values: Mapping[str, Any], folder: Path) -> None:
-    epochs, steps = progress(start.path, start.checkpoint)
+    epochs, steps = progress(*start)
     if not (folder / "weights.pth").exists():
         return  # stopped before its test: that is still to be done
     if 0 < values["trainer.max_epochs"] <= epochs:
@@ -142,18 +160,9 @@ def _is_trusted(override: Any) -> bool:
         return False
     if override.is_delete():
         return True
-    value = override.value()
+    text = override.input_line.partition("=")[2]
     if len(parts) == 1 and parts[0] not in ("scale", "seed", "init_from"):  # the name of a file in a group's folder
-        return value is None or re.fullmatch(r"\w+", str(value)) is not None
-    return not override.is_sweep_override() and _is_plain(value, parts[0] in ("trainer", "callbacks", "logger"))
-
-
-def _is_plain(value: Any, no_paths: bool) -> bool:
-    if isinstance(value, dict):
-        names = all(re.fullmatch(r"[A-Za-z]\w*", str(key)) for key in value)
-        return names and _is_plain(list(value.values()), no_paths)
-    if isinstance(value, list):
-        return len(value) <= 1000 and all(_is_plain(item, no_paths) for item in value)
-    text = str(value)
-    interpolated = re.search(r"(?<!\\)(\\\\)*\$\{", text)
-    return len(text) < 4096 and not interpolated and not (no_paths and re.search(r"[/\\~]|\.\.", text))
+        return re.fullmatch(r"\w+", text) is not None
+    unknown_place = parts[0] in ("trainer", "callbacks", "logger") and re.search(r"[/\\~]|\.\.", text)
+    computed = override.is_sweep_override() or "_target_" in text or re.search(r"(?<!\\)(\\\\)*\$\{", text)
+    return len(text) < 65536 and not unknown_place and not computed
