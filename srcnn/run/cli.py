@@ -8,10 +8,11 @@ import inspect
 import os
 import re
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -20,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srcnn import __version__
 from srcnn.errors import UserError
+from srcnn.processes import alone_in, is_first
 from srcnn.run import CONFIGS
 from srcnn.run.schema import check_types, documented, help_page, unknown_key
 
@@ -72,6 +74,9 @@ def train_command(task: Callable[[DictConfig, Sequence[str]], Any]) -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     for number in (signal.SIGINT, signal.SIGTERM):  # srcnn.run.callbacks.RunGuard saves before it leaves
         signal.signal(number, _leave)
+    if "SLURM_JOB_ID" in os.environ:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, _queue_again)
     job = _Job(task)
     with _errors_as_sentences(job):
         if _answered(task, "train", lambda: _choices([word for word in sys.argv[1:] if "=" in word])):
@@ -127,7 +132,8 @@ class _Job:
                 note.unlink(missing_ok=True)
                 cfg.resume = cfg.resume or "same"  # a sweep may be started again
             _check(cfg, overrides, documented("train", hydra_cfg.runtime.choices))
-            return self.task(cfg, overrides)
+            with alone_in(folder) if is_first() else nullcontext():
+                return self.task(cfg, overrides)
         except Exception as error:
             if in_sweep:
                 if not isinstance(error, UserError):
@@ -181,12 +187,21 @@ def _fail(error: UserError, verbose: bool) -> NoReturn:
     """The sentence on stderr, of one process, and what it was made from where HYDRA_FULL_ERROR=1 asks for that."""
     if error.__cause__ and verbose:
         traceback.print_exception(error.__cause__)
-    if os.environ.get("LOCAL_RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":
+    if is_first():
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(error.code)
 
 
 def _leave(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _queue_again(number: int, _: FrameType | None) -> NoReturn:
+    """SLURM has announced that the job's time is over. In a sweep's job it is submitit that queues it again."""
+    if is_first():
+        command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
+        refused = subprocess.run(command, capture_output=True, text=True).stderr.strip()
+        print(f"not queued again: {refused}" if refused else "queued again", flush=True)
     raise SystemExit(128 + number)
 
 
