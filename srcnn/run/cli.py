@@ -1,6 +1,6 @@
 """From the command line to a task and back: `key=value` words, errors as one sentence, exit codes, --help.
 
-Only UserError, and what Hydra and OmegaConf say of settings while they compose them, ends as a sentence. Any other
+Only UserError, and what Hydra, OmegaConf and submitit say before a run begins, ends as a sentence. Any other
 error leaves as a traceback.
 """
 
@@ -178,7 +178,7 @@ def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
-        if job is None or job.began or not type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        if job is None or job.began or not type(error).__module__.startswith(("hydra.", "omegaconf.", "submitit.")):
             raise
         _fail(_of_hydra(error), job.verbose)
 
@@ -192,12 +192,21 @@ def _fail(error: UserError, verbose: bool) -> NoReturn:
     sys.exit(error.code)
 
 
+_leaving = False
+
+
 def _leave(number: int, _: FrameType | None) -> NoReturn:
+    global _leaving
+    if _leaving:  # a queue's SIGTERM after its announcement, for one: not into what is being closed
+        os._exit(128 + number)
+    _leaving = True
     raise SystemExit(128 + number)
 
 
 def _queue_again(number: int, _: FrameType | None) -> NoReturn:
     """SLURM has announced that the job's time is over. In a sweep's job it is submitit that queues it again."""
+    global _leaving
+    _leaving = True
     if is_first():
         command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
         refused = subprocess.run(command, capture_output=True, text=True).stderr.strip()
