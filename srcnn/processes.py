@@ -45,8 +45,8 @@ def alone_in(folder: str | os.PathLike) -> Iterator[None]:
         except (BlockingIOError, FileNotFoundError, PermissionError):
             file.seek(0)
             holder = file.read(200).decode(errors="replace") or "another process"
-            error = f"{folder}: {holder} is at work in this folder; wait until it has ended, or name another"
-            raise UserError(error) from None
+            remedy = "wait until it has ended, or name another folder"
+            raise UserError(f"{folder}: {holder} is at work in this folder; {remedy}") from None
         except OSError:  # no locks here, or a full disk, which what is written next will tell
             pass
         try:

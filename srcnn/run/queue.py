@@ -8,7 +8,8 @@ from hydra.experimental.callback import Callback
 from submitit import SlurmJob
 from submitit.core.utils import UncompletedJobError
 
-_results = SlurmJob.results
+_Job: Any = SlurmJob  # whose method is replaced, as its launcher offers no place for another class
+_results = _Job.results
 
 
 class DeadJobs(Callback):
@@ -18,10 +19,10 @@ class DeadJobs(Callback):
     """
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
-        SlurmJob.results = _results_or_none  # its launcher offers no place for it
+        _Job.results = _results_or_none
 
 
-def _results_or_none(job: SlurmJob) -> list[Any]:
+def _results_or_none(job: Any) -> list[Any]:
     try:
         return _results(job)
     except UncompletedJobError:

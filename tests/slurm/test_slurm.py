@@ -106,13 +106,10 @@ def test_a_sweep_of_jobs(node: dict[str, str], whole: Path, tmp_path: Path) -> N
     pytest.importorskip("submitit", reason="hydra-submitit-launcher is not installed")
     command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra=slurm", "hydra.sweep.dir=sweep", *LONG]
     command += ["hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]
-    refused = [*command, "hydra.launcher.partition=nowhere", "hydra.sweep.dir=refused"]
-    done = subprocess.run(refused, cwd=tmp_path, env=node, capture_output=True, text=True)
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "error: sbatch: error: invalid partition specified: nowhere" in done.stderr
-
-    command.append("trainer.max_epochs=100,-1,100000")
+    nowhere = [*command, "hydra.launcher.partition=nowhere", "hydra.sweep.dir=refused"]
+    refused = subprocess.Popen(nowhere, cwd=tmp_path, env=node, stderr=subprocess.PIPE, text=True)
     with open(tmp_path / "out", "w") as out:
+        command.append("trainer.max_epochs=100,-1,100000")
         sweep = subprocess.Popen(command, cwd=tmp_path, env=node, stdout=out, stderr=out)
     running_job = tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt"
     wait_until(lambda: running_job.exists() or sweep.poll() is not None)
@@ -120,6 +117,10 @@ def test_a_sweep_of_jobs(node: dict[str, str], whole: Path, tmp_path: Path) -> N
     announce_the_end(f"{array}_0", signal.SIGUSR2, node)
     wait_until((tmp_path / "sweep" / "2" / "checkpoints" / "last.ckpt").exists)
     subprocess.run(["scancel", f"{array}_2"], env=node, check=True)
+    errors = refused.communicate(timeout=120)[1]
+    assert refused.returncode == 2
+    assert "error: sbatch: error: invalid partition specified: nowhere" in errors
+    assert "Traceback" not in errors
     code, text = sweep.wait(300), (tmp_path / "out").read_text()
     assert code == 1, text
     assert "Traceback" not in text
