@@ -25,7 +25,8 @@ from srcnn.run.cli import command
 
 def predict(cfg: Any) -> int:
     """Enlarge the images of cfg.input; 1, the exit code, if one of them could not be, or not be scored."""
-    from srcnn.enlarge_files import Enlarger, Records, find_jobs, fingerprint, process_share
+    from srcnn.enlarge_files import Enlarger, Records, find_jobs, fingerprint
+    from srcnn.processes import process_share
     from srcnn.run.checkpoint import WEIGHTS, find_checkpoint, load_network
     from srcnn.upscale import SelfEnsemble, device_of
 

@@ -99,15 +99,6 @@ def fingerprint(net: Network, arguments: Any) -> str:
     return digest.hexdigest()
 
 
-def process_share() -> tuple[int, int]:
-    """Rank and number of the processes that torchrun or srun has started, which share the files; (0, 1) without."""
-    # A batch script without srun has no step: it is one process, whatever SLURM_NTASKS says.
-    for names in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_ID")):
-        if all(name in os.environ for name in names):
-            return int(os.environ[names[0]]), int(os.environ[names[1]])
-    return 0, 1
-
-
 def find_jobs(source: str, output: str | None, records: Records) -> list[Job]:
     """Each image to read, of a file, a folder or a glob, and where to write; the tree of a folder is kept.
 

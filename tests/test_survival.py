@@ -9,6 +9,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -98,6 +99,8 @@ def test_a_signal_saves_and_leaves(number: int, code: int, settings: list[str], 
 def test_a_signal_where_an_epoch_is_one_step(tiny: list[str], tmp_path: Path) -> None:
     process = start([*tiny, "data.batch_size=64", "trainer.max_epochs=100000"], tmp_path / "run")
     wait_for(tmp_path / "run" / "checkpoints" / "last.ckpt", process)
+    refused = run("train.py", *tiny, "hydra.run.dir=run", "resume=auto", cwd=tmp_path, code=2)
+    assert f"process {process.pid} on {socket.gethostname()} is at work in this folder" in refused
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143, output

@@ -27,6 +27,7 @@ logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what 
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
+warnings.filterwarnings("ignore", message="The `srun` command is available")  # which is no reason to use it
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 

@@ -4,7 +4,6 @@ import io
 import math
 import os
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -116,7 +115,7 @@ class RunGuard(L.Callback):
     every_n_minutes  minutes after which to save; None: do not look at the clock
 
     SIGTERM and Ctrl-C save and leave with 143 and 130; the second one leaves at once. SIGUSR1 and SIGUSR2 are a queue's
-    announcement that the job's time is over: saved, and queued again by submitit, which started it, or by `scontrol`.
+    announcement that the job's time is over: saved, and left to the handler of before, which has the job queued again.
     """
 
     def __init__(self, dirpath: str, every_n_steps: int | None = None, every_n_minutes: float | None = None):
@@ -134,7 +133,7 @@ class RunGuard(L.Callback):
             self._listen(signal.SIGUSR1, signal.SIGUSR2)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal and number == self._signal:
+        if number == self._signal and number in (signal.SIGINT, signal.SIGTERM):
             raise SystemExit(128 + number)
         if not self._signal:  # SLURM sends SIGTERM after its announcement
             self._signal = number
@@ -214,11 +213,9 @@ class RunGuard(L.Callback):
         if number in (signal.SIGINT, signal.SIGTERM):
             print(f"{after}: resume with python train.py resume={self.path}", flush=True)
         else:
-            print(f"{after}: queued again", flush=True)
-            if callable(requeue := self._handlers.get(number)):  # submitit's
+            print(f"{after}: saved", flush=True)
+            if callable(requeue := self._handlers.get(number)):  # of srcnn.run.cli, or submitit's
                 requeue(number, None)
-            else:
-                subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
         raise SystemExit(128 + number)
 
 

@@ -1,6 +1,6 @@
 """From the command line to a task and back: `key=value` words, errors as one sentence, exit codes, --help.
 
-Only UserError, and what Hydra and OmegaConf say of settings while they compose them, ends as a sentence. Any other
+Only UserError, and what Hydra, OmegaConf and submitit say before a run begins, ends as a sentence. Any other
 error leaves as a traceback.
 """
 
@@ -9,11 +9,12 @@ import inspect
 import os
 import re
 import signal
+import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srcnn import __version__
 from srcnn.errors import RunError, UserError
+from srcnn.processes import alone_in, is_first
 from srcnn.run import CONFIGS
 from srcnn.run.schema import check_types, documented, help_page, unknown_key
 
@@ -75,6 +77,9 @@ def train_command(task: Callable[[DictConfig, Sequence[str]], Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # srcnn.run.callbacks.RunGuard saves before it leaves
         signal.signal(number, _leave)
     threading.excepthook = _hide_full_disk
+    if "SLURM_JOB_ID" in os.environ:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, _queue_again)
     job = _Job(task)
     with _errors_as_sentences(job):
         if _answered(task, "train", lambda: _choices([word for word in sys.argv[1:] if "=" in word])):
@@ -130,7 +135,8 @@ class _Job:
                 note.unlink(missing_ok=True)
                 cfg.resume = cfg.resume or "same"  # a sweep may be started again
             _check(cfg, overrides, documented("train", hydra_cfg.runtime.choices))
-            return self.task(cfg, overrides)
+            with alone_in(folder) if is_first() else nullcontext():
+                return self.task(cfg, overrides)
         except Exception as raised:
             error = _of_disk(raised, folder)
             if in_sweep:
@@ -178,7 +184,7 @@ def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
     except Exception as error:
         if isinstance(full := _of_disk(error, Path.cwd()), UserError):
             _fail(full, False)
-        if job is None or job.began or not type(error).__module__.startswith(("hydra.", "omegaconf.")):
+        if job is None or job.began or not type(error).__module__.startswith(("hydra.", "omegaconf.", "submitit.")):
             raise
         _fail(_of_hydra(error), job.verbose)
 
@@ -203,12 +209,30 @@ def _fail(error: UserError, verbose: bool) -> NoReturn:
     """The sentence on stderr, of one process, and what it was made from where HYDRA_FULL_ERROR=1 asks for that."""
     if error.__cause__ and verbose:
         traceback.print_exception(error.__cause__)
-    if os.environ.get("LOCAL_RANK", "0") == os.environ.get("SLURM_PROCID", "0") == "0":
+    if is_first():
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(error.code)
 
 
+_leaving = False
+
+
 def _leave(number: int, _: FrameType | None) -> NoReturn:
+    global _leaving
+    if _leaving:  # a queue's SIGTERM after its announcement, for one: not into what is being closed
+        os._exit(128 + number)
+    _leaving = True
+    raise SystemExit(128 + number)
+
+
+def _queue_again(number: int, _: FrameType | None) -> NoReturn:
+    """SLURM has announced that the job's time is over. In a sweep's job it is submitit that queues it again."""
+    global _leaving
+    _leaving = True
+    if is_first():
+        command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
+        refused = subprocess.run(command, capture_output=True, text=True).stderr.strip()
+        print(f"not queued again: {refused}" if refused else "queued again", flush=True)
     raise SystemExit(128 + number)
 
 

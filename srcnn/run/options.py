@@ -2,6 +2,7 @@
 
 import ctypes
 import inspect
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from srcnn import __version__
 from srcnn.data.datamodule import SRDataModule
 from srcnn.errors import UserError
+from srcnn.processes import process_share
 from srcnn.run.callbacks import AtomicCheckpointIO
 from srcnn.run.make import find_class, make, plain
 from srcnn.run.precision import best_precision, bf16_speed
@@ -125,8 +126,12 @@ def new_trainer(
     lengths = [length for length in (steps, values["max_steps"]) if length > 0] or [1]
     values["log_every_n_steps"] = min(values["log_every_n_steps"], *lengths)
     plugins: list[Any] = [AtomicCheckpointIO()]
-    if SLURMEnvironment.detect():
-        plugins.append(SLURMEnvironment(auto_requeue=False))  # RunGuard does it
+    started = process_share()[1]
+    if "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        # One that srun did not start with others may start them itself, as on any machine. Signals are for RunGuard.
+        kind, options = ("SLURM", {"auto_requeue": False}) if started > 1 else ("Lightning", {})
+        target = f"lightning.pytorch.plugins.environments.{kind}Environment"
+        plugins.append(make("trainer", {"_target_": target, **options}))
     trainer = make(
         "trainer",
         {"_target_": "lightning.Trainer", **values},
@@ -137,6 +142,9 @@ def new_trainer(
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
+    if trainer.world_size != started > 1:
+        asked = f"trainer.devices={values['devices']} trainer.num_nodes={values['num_nodes']}"
+        raise UserError(f"{asked}: srun or torchrun has started {started} processes, which has to be as many")
     if (size := data.sampling["batch_size"]) % trainer.world_size:
         raise UserError(f"data.batch_size={size}: {trainer.world_size} processes cannot share it evenly")
     return trainer, precision

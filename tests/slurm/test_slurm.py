@@ -1,0 +1,130 @@
+"""A real queue, where one can be started: runs that are queued again, processes started by srun, a sweep of jobs."""
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT, SMALL, run
+from node import output, running, wait_until, why_not
+
+from srcnn.run.checkpoint import read_checkpoint
+
+pytestmark = pytest.mark.skipif(why_not() != "", reason=why_not())
+
+LONG = [*SMALL, "trainer.max_epochs=100", "trainer.precision=32-true"]
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[dict[str, str]]:
+    with (
+        tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as folder,
+        running(Path(folder)) as env,
+    ):
+        python = Path(sys.executable).parent
+        yield env | {"PATH": f"{python}:{env['PATH']}", "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run("train.py", *LONG, f"hydra.run.dir={folder}", cwd=folder.parent)
+    return folder
+
+
+def state(job: str, env: dict[str, str]) -> str:
+    """As "RUNNING"; "" for an unknown job."""
+    words = output(["scontrol", "show", "job", "--oneliner", job], env).split()
+    return next((word.partition("=")[2] for word in words if word.startswith("JobState=")), "")
+
+
+def announce_the_end(job: str, number: int, env: dict[str, str]) -> None:
+    """What SLURM does some seconds before a job's time is over; and its wait of two minutes is skipped."""
+    wait_until(lambda: state(job, env) == "RUNNING")
+    subprocess.run(["scancel", f"--signal={signal.Signals(number).name}", job], env=env, check=True)
+    wait_until(lambda: state(job, env) == "PENDING")
+    subprocess.run(["scontrol", "update", f"jobid={job}", "StartTime=now"], env=env, check=True)
+
+
+def assert_same_result(one: Path, other: Path) -> None:
+    scores: list[dict[str, Any]] = [json.loads((folder / "scores.json").read_text()) for folder in (one, other)]
+    for found in scores:
+        assert Path(found.pop("checkpoint")).name == "best.ckpt"
+        for key in ("name", "overrides", "seconds"):
+            found.pop(key)
+    assert scores[0] == scores[1]
+    weights = [read_checkpoint(folder / "weights.pth")["state_dict"] for folder in (one, other)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert len((one / "metrics.csv").read_text().splitlines()) == len((other / "metrics.csv").read_text().splitlines())
+
+
+def test_a_requeued_run_is_the_uninterrupted_one(node: dict[str, str], whole: Path, tmp_path: Path) -> None:
+    """By the script in docs/: announced while Python starts, and in the middle of training."""
+    folder, log = tmp_path / "run", tmp_path / "log"
+    command = ["sbatch", "--parsable", f"--output={log}", "docs/slurm.sh", *LONG, f"hydra.run.dir={folder}"]
+    job = subprocess.run(command, cwd=ROOT, env=node, check=True, capture_output=True, text=True).stdout.strip()
+    wait_until(lambda: f"{job}.0" in output(["squeue", "--steps", "--noheader", "--format=%i"], node))
+    announce_the_end(job, signal.SIGUSR1, node)
+    wait_until((folder / "checkpoints" / "last.ckpt").exists)
+    announce_the_end(job, signal.SIGUSR1, node)
+    wait_until(lambda: state(job, node) in ("COMPLETED", "FAILED"))
+    text = log.read_text()
+    assert state(job, node) == "COMPLETED", text
+    assert "resuming" in text
+    assert "Traceback" not in text
+    assert_same_result(whole, folder)
+    assert not list(tmp_path.rglob("hpc_ckpt*"))
+
+
+def test_srun_with_two_tasks_is_one_process(node: dict[str, str], tmp_path: Path) -> None:
+    """And two processes that were to be one are refused."""
+    settings = [*LONG, "trainer.max_epochs=2"]
+    srun = ["srun", "--ntasks-per-node=2", "python", str(ROOT / "train.py"), *settings]
+    options: dict[str, Any] = {"env": node, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    two = subprocess.Popen([*srun, "trainer.devices=2", f"hydra.run.dir={tmp_path}/two"], **options)
+    wrong = subprocess.Popen([*srun, f"hydra.run.dir={tmp_path}/wrong"], **options)
+    run("train.py", *settings, "hydra.run.dir=one", cwd=tmp_path)
+    text, refused = two.communicate(timeout=120)[0], wrong.communicate(timeout=120)[0]
+    assert two.returncode == 0, text
+    assert wrong.returncode == 2
+    assert refused.count("srun or torchrun has started 2 processes, which has to be as many") == 1
+    assert not (tmp_path / "wrong").exists()
+    one, other = (read_checkpoint(tmp_path / name / "weights.pth")["state_dict"] for name in ("one", "two"))
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, atol=1e-6, rtol=1e-5)
+
+
+def test_a_sweep_of_jobs(node: dict[str, str], whole: Path, tmp_path: Path) -> None:
+    """One is queued again, one fails, one is cancelled: the sweep ends with a table and exit code 1."""
+    pytest.importorskip("submitit", reason="hydra-submitit-launcher is not installed")
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "hydra=slurm", "hydra.sweep.dir=sweep", *LONG]
+    command += ["hydra.launcher.gpus_per_node=null", "hydra.launcher.cpus_per_task=1"]
+    nowhere = [*command, "hydra.launcher.partition=nowhere", "hydra.sweep.dir=refused"]
+    refused = subprocess.Popen(nowhere, cwd=tmp_path, env=node, stderr=subprocess.PIPE, text=True)
+    with open(tmp_path / "out", "w") as out:
+        command.append("trainer.max_epochs=100,-1,100000")
+        sweep = subprocess.Popen(command, cwd=tmp_path, env=node, stdout=out, stderr=out)
+    running_job = tmp_path / "sweep" / "0" / "checkpoints" / "last.ckpt"
+    wait_until(lambda: running_job.exists() or sweep.poll() is not None)
+    array = output(["squeue", "--noheader", "--name=srcnn", "--format=%F"], node).split()[0]
+    announce_the_end(f"{array}_0", signal.SIGUSR2, node)
+    wait_until((tmp_path / "sweep" / "2" / "checkpoints" / "last.ckpt").exists)
+    subprocess.run(["scancel", f"{array}_2"], env=node, check=True)
+    errors = refused.communicate(timeout=120)[1]
+    assert refused.returncode == 2
+    assert "error: sbatch: error: invalid partition specified: nowhere" in errors
+    assert "Traceback" not in errors
+    code, text = sweep.wait(300), (tmp_path / "out").read_text()
+    assert code == 1, text
+    assert "Traceback" not in text
+    assert "sweep of 1 runs, ranked" in text and "error: 2 of the sweep's runs failed" in text
+    assert f"job {array}_2 ended without a result (CANCELLED" in text
+    assert "trainer.max_epochs=-1 needs trainer.max_steps" in text
+    assert_same_result(whole, tmp_path / "sweep" / "0")
