@@ -2,21 +2,23 @@
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.errors import UserError
+from srcnn.errors import DivergenceError, UserError
 from srcnn.files import ImageFile
-from srcnn.image import as_float, as_type, bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
+from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from srcnn.nets import Network
 
 # SR pixels of a tile: on a CPU as many as keep SRCNN's features (13 MB) in the cache, else enough to fill a GPU.
 _TILE = (128, 256)
 _LARGE_TILE = (2048, 2048)
 
-Progress = Callable[[int, int], None]  # pixels done, of how many
+Progress = Callable[[float, float], None]  # pixels done, of how many
 
 
 @torch.inference_mode()
@@ -43,6 +45,8 @@ def super_resolve(
             near = _grown(core, 2, lr)  # what bicubic looks at
             chroma = bicubic_up(rgb_to_ycbcr(as_float(_part(lr, near)).to(y))[:, 1:], net.scale)
             y = ycbcr_to_rgb(torch.cat([y, _part(chroma, core, near, net.scale)], dim=1))
+        if not lr.is_floating_point() and not y.sum().isfinite():  # integers would hide it
+            raise DivergenceError("the network makes no image of it, but NaN or infinity")
         _part(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
     return sr
 
@@ -58,7 +62,24 @@ def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) ->
         alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
     batch = colour[:, None] if len(colour) == 4 else colour[None]
     sr = super_resolve(net, batch, progress=progress).flatten(0, 1)
-    return ImageFile(sr, alpha, image.ending, image.metadata)
+    return replace(image, colour=sr, alpha=alpha)
+
+
+def enlarge_to(net: Network, image: ImageFile, height: int, width: int, progress: Progress | None = None) -> ImageFile:
+    """The image in this size: enlarged by the network as often as is needed, then shrunk bicubically."""
+    sides = image.colour.shape[-2:]
+    times = next(n for n in count() if sides[0] * net.scale**n >= height and sides[1] * net.scale**n >= width)
+    work = [net.scale ** (2 * n) for n in range(times)]
+    for number, share in enumerate(work):
+
+        def advance(done: float, total: float, before: int = sum(work[:number]), share: int = share) -> None:
+            if progress:
+                progress(before + share * done / total, sum(work))
+
+        image = enlarge(net, image, advance)
+    if image.colour.shape[-2:] == (height, width):
+        return image
+    return image.changed(lambda p: as_type(bicubic_resize(as_float(p[None]), height, width)[0], p.dtype))
 
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
