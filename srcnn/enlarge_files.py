@@ -99,7 +99,7 @@ def _state(path: Path) -> list[int]:
 
 def box_of(width: int | None, height: int | None, size: str | None) -> tuple[float, float] | None:
     """Width and height in pixels that results are to fit into, of these settings; None without any of them."""
-    found = re.fullmatch(r"(\d+)x(\d+)", size or f"{width or 0}x{height or 0}")
+    found = re.fullmatch(r"(\d+)x(\d+)", str(size or f"{width or 0}x{height or 0}"))
     if not found or (size and (width or height)):
         raise UserError(f"width={width} height={height} size={size}: one of them, as width=1920 or size=1920x1080")
     sides = tuple(int(side) or math.inf for side in found.groups())
