@@ -17,7 +17,6 @@ each take their share of the files.
 
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
 from srcnn.errors import DivergenceError, UserError
@@ -68,5 +67,4 @@ def predict(cfg: Any) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    sys.argv[1:] = [word if "=" in word or not Path(word).exists() else f"input={word}" for word in sys.argv[1:]]
     command(predict, "predict")

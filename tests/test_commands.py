@@ -280,3 +280,21 @@ def test_other_models(model: str, tiny: list[str], tmp_path: Path) -> None:
 def test_help_is_a_page(tmp_path: Path) -> None:
     assert "optim" in run("train.py", "--help", cwd=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "here"),
+    [
+        ("train.py", "train --lr=0.001 --batch-size 128 --num-epoch=20 --save-freq=2 --cuda",
+         "python train.py optim.lr=0.001 data.batch_size=128 trainer.max_epochs=20 "
+         "callbacks.checkpoint.every_n_epochs=2 trainer.accelerator=gpu"),
+        ("train.py", "resume x.ckpt --batch-size=16", "python train.py resume=x.ckpt data.batch_size=16"),
+        ("train.py", "inspect x.ckpt", "python -m srcnn.inspect_ckpt x.ckpt"),
+        ("train.py", "num_epoch=4 seed=1", "python train.py trainer.max_epochs=4 seed=1"),
+        ("train.py", "--optim.lr=0.1", "python train.py optim.lr=0.1"),
+        ("predict.py", "--checkpoint x.ckpt lr.bmp", "python predict.py ckpt_path=x.ckpt lr.bmp"),
+    ],
+)  # fmt: skip
+def test_the_sheets_own_command_lines(script: str, words: str, here: str, tmp_path: Path) -> None:
+    assert run(script, *words.split(), cwd=tmp_path, code=2) == f"error: {words}: here that is: {here}\n"
+    assert not list(tmp_path.iterdir())
