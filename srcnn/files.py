@@ -121,14 +121,15 @@ def _open(path: Path) -> Iterator[Image.Image]:
     if not path.is_file():  # a FIFO would keep us waiting
         kind = "a folder, not an image" if path.is_dir() else "not a file" if path.exists() else "no such file"
         raise UserError(f"{path}: {kind}")
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's
-    try:
-        file = Image.open(path)
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-    with file, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about odd metadata
-        yield file
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's
+        try:
+            file = Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+        with file:
+            yield file
 
 
 def _is_deep(file: Image.Image) -> bool:
@@ -176,6 +177,7 @@ def _read_deep(path: Path, kind: str) -> tuple[Tensor, Tensor | None]:
     import imagecodecs
     import tifffile
 
+    tifffile.logger().setLevel("CRITICAL")  # an error has a sentence of its own
     array, found = None, kind
     if kind == "PNG":
         array = imagecodecs.png_decode(path.read_bytes())
@@ -186,6 +188,10 @@ def _read_deep(path: Path, kind: str) -> tuple[Tensor, Tensor | None]:
             found = f"{page.dtype} of {page.bitspersample} bits, {' '.join(samples)}"
             fits = page.samplesperpixel == _DEEP.get(samples) and page.axes in ("YX", "YXS", "SYX")
             if fits and page.dtype == np.uint16 and page.bitspersample == 16:
+                parts = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+                there = [0 < length <= path.stat().st_size - offset for offset, length in parts]
+                if not all(there) or len(there) < math.prod(page.chunked):  # tifffile would make it black
+                    raise ValueError("image file is truncated")
                 array = np.moveaxis(page.asarray(), 0, -1) if page.axes == "SYX" else page.asarray()
     if array is None:
         wanted = "beyond 8 bits only gray and RGB of 16, not premultiplied, are read, from PNG and TIFF"
@@ -231,9 +237,9 @@ def _can_hold(ending: str, key: str, value: Any) -> bool:
 
 def _upright(planes: Tensor, turn: Any) -> Tensor:
     """Planes as they are to be shown, by EXIF's orientation."""
-    if turn in (5, 6, 7, 8):
-        planes = planes.transpose(1, 2)
-    return planes.flip({2: [2], 3: [1, 2], 4: [1], 6: [2], 7: [1, 2], 8: [1]}.get(turn, [])).contiguous()
+    array = planes.numpy().swapaxes(1, 2) if turn in (5, 6, 7, 8) else planes.numpy()
+    flipped = np.flip(array, {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(turn, ()))
+    return torch.from_numpy(np.ascontiguousarray(flipped))
 
 
 def _tensor(image: Image.Image | np.ndarray) -> Tensor:
