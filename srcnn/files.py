@@ -352,7 +352,12 @@ def is_image_name(path: Path) -> bool:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The files' names, without the ending where that still tells them apart."""
+    """The files' names as text, without the ending where that still tells them apart."""
     stems = Counter(path.stem for path in paths)
     names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
-    return names if len(set(names)) == len(names) else [path.name for path in paths]
+    return [*map(as_text, names if len(set(names)) == len(names) else [path.name for path in paths])]
+
+
+def as_text(name: str) -> str:
+    """A file's name with what is no UTF-8 in it written as \\xff, so that it can be written into files."""
+    return os.fsencode(name).decode(errors="backslashreplace")

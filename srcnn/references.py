@@ -5,7 +5,7 @@ from pathlib import Path
 from srcnn.enlarge_files import Records, walk
 from srcnn.errors import RunError, UserError
 from srcnn.evaluate import new_folder
-from srcnn.files import ImageFile, is_image_name, read_image
+from srcnn.files import ImageFile, as_text, is_image_name, read_image
 from srcnn.image import as_float, quantize
 from srcnn.metrics import PROTOCOLS, Score
 from srcnn.nets import Network
@@ -39,10 +39,10 @@ class References:
             raise UserError(f"{source}: {found[0]} has {size}")
         hr = hr[..., :height, :width]
         score = PROTOCOLS["basicsr"].compare(quantize(lr), quantize(sr), hr)
-        self.scores.append((self.folder.name, source.stem, score))
+        self.scores.append((as_text(self.folder.name), as_text(source.stem), score))
         if len(self.shown) < 5:
             lr, sr, hr = (one.expand(-1, 3, -1, -1) for one in (lr, sr, hr))
-            self.shown.append(Shown(source.stem, lr, sr, hr, score))
+            self.shown.append(Shown(as_text(source.stem), lr, sr, hr, score))
 
     def write(self, output: str | None, checkpoint: str) -> None:
         """Print the table; write scores and comparison, unless those there are of images that were not scored now."""

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -298,3 +299,19 @@ def test_help_is_a_page(tmp_path: Path) -> None:
 def test_the_sheets_own_command_lines(script: str, words: str, here: str, tmp_path: Path) -> None:
     assert run(script, *words.split(), cwd=tmp_path, code=2) == f"error: {words}: here that is: {here}\n"
     assert not list(tmp_path.iterdir())
+
+
+def test_names_of_no_utf_8(tiny: list[str], images: Path, tmp_path: Path) -> None:
+    """In training, test, evaluation and reference images."""
+    (tmp_path / "hr").mkdir()
+    for number, path in enumerate(sorted(images.iterdir())[:4]):
+        shutil.copy(path, os.fsencode(tmp_path / "hr") + b"/\xff%d.png" % number)
+    run("train.py", *tiny, "data.train_dir=hr", "data.test=[hr]", "hydra.run.dir=run", cwd=tmp_path)
+    assert (tmp_path / "run" / "weights.pth").exists()
+    words = ["data.test=[hr]", "ckpt_path=run/weights.pth"]
+    assert "\\xff3 " in run("-m", "srcnn.evaluate", *words, cwd=tmp_path, env={"PYTHONIOENCODING": "utf-8:strict"})
+    words = ["input=hr", "output=sr", "reference=hr"]
+    output = run("predict.py", *words, cwd=tmp_path, code=1, env={"PYTHONIOENCODING": "utf-8:strict"})
+    assert "4 of 4 images enlarged" in output
+    single = os.fsdecode(b"hr/\xff0.png")
+    assert "udcff0_x3.png, 192x192" in run("predict.py", single, cwd=tmp_path, env={"PYTHONIOENCODING": "utf-8:strict"})

@@ -5,6 +5,7 @@ error leaves as a traceback.
 """
 
 import inspect
+import io
 import os
 import re
 import shlex
@@ -170,6 +171,8 @@ def _remove_empty(folder: Path) -> None:
 
 @contextmanager
 def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may be of no UTF-8, or the terminal
     try:
         yield
     except UserError as error:
