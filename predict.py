@@ -58,8 +58,8 @@ def predict(cfg: Any) -> int:
     better = WEIGHTS / f"srcnn_camera_x{net.scale}.pth"
     clean = run_of(weights, checkpoint).get("degradation", "bicubic") == "bicubic"
     if enlarger.compressed and clean and better.exists():
-        hint = f"below 90, whose artefacts get sharpened: ckpt_path={better.stem} is made for such"
-        print(f"{enlarger.compressed} of them JPEG of a quality {hint}", file=sys.stderr)
+        hint = f"these weights sharpen its artefacts, ckpt_path={better.stem} smooths them"
+        print(f"JPEG of a quality below 90 ({enlarger.compressed} of them): {hint}", file=sys.stderr)
     if references and references.scores:
         references.write(cfg.output, str(weights))
     return int(enlarger.counts["skipped"] + enlarger.counts["not scored"] > 0)

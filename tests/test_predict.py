@@ -497,7 +497,7 @@ def test_weights_for_compressed_photographs_are_named(tmp_path: Path, capsys: py
     for quality in (30, 80, 95):
         COLOUR.save(tmp_path / "in" / f"{quality}.jpg", quality=quality)
         assert abs(read_file(tmp_path / "in" / f"{quality}.jpg").quality - quality) <= 1
-    hint = "2 of them JPEG of a quality below 90, whose artefacts get sharpened: ckpt_path=srcnn_camera_x3"
+    hint = "JPEG of a quality below 90 (2 of them): these weights sharpen its artefacts, ckpt_path=srcnn_camera_x3 "
     enlarged(tmp_path, "input=in", "output=out")
     assert hint in capsys.readouterr().err
     for words in (["ckpt_path=srcnn_camera_x3"], ["scale=4"]):
