@@ -16,13 +16,12 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor
 from tqdm import tqdm
 
 from srcnn.errors import DivergenceError, UserError
 from srcnn.files import NO_ROOM, ImageFile, check_folder, encode, is_image_name, read_file, replacing
 from srcnn.nets import Network
-from srcnn.upscale import enlarge_to
+from srcnn.upscale import enlarge, enlarge_to
 
 _RECORD = ".srcnn.jsonl"
 
@@ -191,11 +190,11 @@ class Enlarger:
         self.counts: Counter[str] = Counter()
         folder, self.last, self.compressed = os.path.commonpath([job.output for job in jobs]), "", 0
         jobs, writing = jobs[rank::processes], None
-        shown, form = (
-            rank == 0 and sys.stderr.isatty(),
+        form, hidden = (
             "{l_bar}{bar}| {n:.1f} of {total} [{elapsed}, {remaining} left]",
+            rank > 0 or not sys.stderr.isatty(),
         )
-        bar = tqdm(total=len(jobs), delay=1, leave=False, disable=not shown, bar_format=form)
+        bar = tqdm(total=len(jobs), delay=1, leave=False, disable=hidden, bar_format=form)
         with ThreadPoolExecutor(1) as disk, bar:
             reading = [disk.submit(self._read, job) for job in jobs[:1]]
             for number, job in enumerate(jobs):
@@ -206,8 +205,10 @@ class Enlarger:
 
                 with self._reported():
                     path, image, of = reading.pop(0).result()
-                    larger = image and enlarge_to(self.net, image, *self._size(image), advance)
-                    if larger:
+                    larger = None
+                    if image:
+                        make = partial(enlarge_to, size=self._size(image)) if self.box else enlarge
+                        larger = make(self.net, image, progress=advance)
                         with self._reported():
                             if writing:
                                 writing.result()
@@ -237,8 +238,8 @@ class Enlarger:
 
     def _read(self, job: Job) -> tuple[Path, ImageFile | None, list]:
         """Where to write, the image (None if that is done), and which file it is; UserError if another is there."""
-        of = [job.source.name, *_state(job.source), *(self.box or ())]
-        if not (self.overwrite or job.is_file) and (done := self.records.find(job.output, self.weights, of)):
+        of = [job.source.name, *_state(job.source), *(self.box or ())] if not job.is_file else []
+        if of and not self.overwrite and (done := self.records.find(job.output, self.weights, of)):
             self.taken.add(done.resolve())
             return done, None, of
         image = read_file(job.source, self.max_pixels)
@@ -249,8 +250,8 @@ class Enlarger:
         self.taken.add(path.resolve())
         if os.path.lexists(path) and not (self.overwrite or job.is_file or self.records.know(path)):
             raise _OccupiedError(f"{path}: is there, and not as srcnn made it; overwrite=true replaces it")
-        for rows, columns in ((1, width), (height, 1)):  # what cannot be written is refused before it is computed
-            encode(path, image.changed(partial(_filled, rows=rows, columns=columns)))
+        encode(path, image.changed(lambda planes: planes[:, :1, :1].expand(-1, 1, width)))  # rather refused now than
+        encode(path, image.changed(lambda planes: planes[:, :1, :1].expand(-1, height, 1)))  # when it is computed
         return path, image, of
 
     def _write(self, path: Path, image: ImageFile, of: list) -> None:
@@ -271,11 +272,6 @@ class Enlarger:
                 raise
             self.counts[what] += 1
             tqdm.write(f"{what}: {error}", file=sys.stderr)
-
-
-def _filled(planes: Tensor, rows: int, columns: int) -> Tensor:
-    """Their first pixel, many times."""
-    return planes[:, :1, :1].expand(-1, rows, columns)
 
 
 class _OccupiedError(UserError):

@@ -156,10 +156,8 @@ def _format(path: Path) -> str:
 
 def _read_planes(image: Image.Image) -> tuple[Tensor, Tensor | None]:
     """Colour and alpha of a Pillow image of any 8-bit mode."""
-    palette = image.getpalette("RGB") or []
-    gray = image.mode in ("1", "L", "LA", "La") or (
-        image.mode == "P" and palette[::3] == palette[1::3] == palette[2::3]
-    )
+    palette = image.getpalette("RGB") or [0, 1, 2]
+    gray = image.mode in ("1", "L", "LA", "La") or palette[::3] == palette[1::3] == palette[2::3]
     if image.mode == "CMYK" or not image.has_transparency_data:
         return _tensor(image.convert("CMYK" if image.mode == "CMYK" else "L" if gray else "RGB")), None
     rgba = _tensor(image.convert("RGBA"))
@@ -172,7 +170,7 @@ def _read_deep(path: Path, kind: str) -> tuple[Tensor, Tensor | None]:
     """Colour and alpha of 16 bits."""
     if not (find_spec("imagecodecs") and find_spec("tifffile")):
         raise UserError(
-            f"{path}: more than 8 bits a channel need an extra: pip install -e '.[deep]', or convert it to 8 bits"
+            f"{path}: more than 8 bits a channel; convert it to 8, or get an extra: pip install -e '.[deep]'"
         )
     import imagecodecs
     import tifffile
@@ -257,23 +255,23 @@ def write_image(path: str | os.PathLike, image: ImageFile | Tensor | Image.Image
 
     Raises UserError if that format cannot hold it, RunError where it cannot be written.
     """
-    content = encode(Path(path), ImageFile(image) if isinstance(image, Tensor) else image)
+    if not isinstance(image, ImageFile):
+        image = ImageFile(image) if isinstance(image, Tensor) else from_pillow(image)
+    content = encode(Path(path), image)
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
-def encode(path: Path, image: ImageFile | Image.Image) -> memoryview:
+def encode(path: Path, image: ImageFile) -> memoryview:
     """The bytes of an image's file: in memory first, so that no full disk leaves half an image."""
-    if (kind := _format(path)) not in Image.SAVE:
-        raise UserError(
-            f"{path}: {path.suffix or 'no ending'} is no format to write; take .png, .jpg, .webp, .tif or .bmp"
-        )
-    content, metadata = io.BytesIO(), image.metadata if isinstance(image, ImageFile) else {}
-    if isinstance(image, ImageFile) and image.colour.dtype == torch.uint16:
+    kind, content = _format(path), io.BytesIO()
+    if kind not in Image.SAVE:
+        raise UserError(f"{path}: {kind or 'no ending'} is no format to write; take .png, .jpg, .webp, .tif or .bmp")
+    if image.colour.dtype == torch.uint16:
         return _encode_deep(path, kind, image)
-    pillow = to_pillow(image) if isinstance(image, ImageFile) else image
+    pillow = to_pillow(image)
     try:
-        pillow.save(content, kind, **({"quality": 95} if kind in ("JPEG", "WEBP") else {}), **metadata)
+        pillow.save(content, kind, quality=95, **image.metadata)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: {kind} cannot hold a {pillow.mode} image ({error})") from error
     return content.getbuffer()
@@ -290,14 +288,9 @@ def _encode_deep(path: Path, kind: str, image: ImageFile) -> memoryview:
         Image.new("L", (1, 1)).save(content, kind, **metadata)
         whole, one = imagecodecs.png_encode(array), content.getvalue()
         return memoryview(whole[:33] + one[33 : one.rindex(b"IDAT") - 4] + whole[33:])
-    options: dict[str, Any] = {
-        "photometric": "minisblack" if len(image.colour) == 1 else "rgb",
-        "compression": "deflate",
-    }
-    if image.alpha is not None:
-        options["extrasamples"] = ["unassalpha"]
-    if dpi := metadata.get("dpi"):
-        options |= {"resolution": tuple(map(float, dpi)), "resolutionunit": "INCH"}
+    options: dict[str, Any] = {"photometric": "minisblack" if len(image.colour) == 1 else "rgb"}
+    options |= {"extrasamples": None if image.alpha is None else ["unassalpha"], "compression": "deflate"}
+    options |= {"resolution": tuple(map(float, metadata.get("dpi", ()))) or None, "resolutionunit": "INCH"}
     tifffile.imwrite(content, array, iccprofile=metadata.get("icc_profile"), **options)
     return content.getbuffer()
 

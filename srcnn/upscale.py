@@ -65,10 +65,10 @@ def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) ->
     return replace(image, colour=sr, alpha=alpha)
 
 
-def enlarge_to(net: Network, image: ImageFile, height: int, width: int, progress: Progress | None = None) -> ImageFile:
-    """The image in this size: enlarged by the network as often as is needed, then shrunk bicubically."""
+def enlarge_to(net: Network, image: ImageFile, size: tuple[int, int], progress: Progress | None = None) -> ImageFile:
+    """The image in this height and width: enlarged by the network as often as is needed, then shrunk bicubically."""
     sides = image.colour.shape[-2:]
-    times = next(n for n in count() if sides[0] * net.scale**n >= height and sides[1] * net.scale**n >= width)
+    times = next(n for n in count() if all(a * net.scale**n >= b for a, b in zip(sides, size, strict=True)))
     work = [net.scale ** (2 * n) for n in range(times)]
     for number, share in enumerate(work):
 
@@ -77,9 +77,9 @@ def enlarge_to(net: Network, image: ImageFile, height: int, width: int, progress
                 progress(before + share * done / total, sum(work))
 
         image = enlarge(net, image, advance)
-    if image.colour.shape[-2:] == (height, width):
+    if image.colour.shape[-2:] == size:
         return image
-    return image.changed(lambda p: as_type(bicubic_resize(as_float(p[None]), height, width)[0], p.dtype))
+    return image.changed(lambda p: as_type(bicubic_resize(as_float(p[None]), *size)[0], p.dtype))
 
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:

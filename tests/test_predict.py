@@ -477,10 +477,24 @@ def test_any_size(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert {path.name for path in (tmp_path / "out").glob("b*")} == {"b_30x30.png", "b_40x40.png"}
 
 
+def test_a_network_of_the_same_size(tmp_path: Path) -> None:
+    """One for restoration is applied once."""
+    small(tmp_path, "a.png")
+    torch.manual_seed(0)
+    net = SRCNN(scale=1)
+    save_weights(tmp_path / "mine.pth", net, {"scale": 1}, {})
+    enlarged(tmp_path, "input=a.png", "ckpt_path=mine.pth")
+    with torch.no_grad():
+        expected = to_uint8(net(read_image(tmp_path / "a.png")[None] / 255))[0]
+    assert torch.equal(read_image(tmp_path / "a_x1.png"), expected)
+    with pytest.raises(UserError, match="with a network that enlarges"):
+        enlarged(tmp_path, "input=a.png", "ckpt_path=mine.pth", "width=50")
+
+
 def test_what_cannot_be_written_is_refused_before_it_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("srcnn.enlarge_files.enlarge_to", None)
+    monkeypatch.setattr("srcnn.enlarge_files.enlarge", None)
     with_alpha("RGBA").save(tmp_path / "a.png")
     write_image(tmp_path / "wide.png", torch.zeros(3, 2, 6000, dtype=torch.uint8))
     for words, sentence in {
