@@ -3,6 +3,7 @@
     python predict.py photo.png                                  writes photo_x3.png beside it; scale=2 | 3 | 4
     python predict.py ckpt_path=CKPT input=lr.bmp                with a network of your own
     python predict.py input=folder output=larger                 every image in it and below; or a glob, as 'in/*.jpg'
+    python predict.py photo.png width=1920                       or height=; size=1920x1080: to fit into that
     python predict.py input=folder output=larger reference=HR    with PSNR and SSIM against images of the same names
     python predict.py ckpt_path=CKPT                             its test set, shrunk and super-resolved, with scores
 
@@ -16,18 +17,17 @@ each take their share of the files.
 
 import signal
 import sys
-from pathlib import Path
 from typing import Any
 
-from srcnn.errors import UserError
+from srcnn.errors import DivergenceError, UserError
 from srcnn.run.cli import command
 
 
 def predict(cfg: Any) -> int:
     """Enlarge the images of cfg.input; 1, the exit code, if one of them could not be, or not be scored."""
-    from srcnn.enlarge_files import Enlarger, Records, find_jobs, fingerprint
+    from srcnn.enlarge_files import Enlarger, Records, box_of, find_jobs, fingerprint
     from srcnn.processes import process_share
-    from srcnn.run.checkpoint import WEIGHTS, find_checkpoint, load_network
+    from srcnn.run.checkpoint import WEIGHTS, find_checkpoint, load_network, run_of
     from srcnn.upscale import SelfEnsemble, device_of
 
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
@@ -37,6 +37,8 @@ def predict(cfg: Any) -> int:
 
         score_sets(cfg, net, checkpoint, with_images=True)
         return 0
+    if (box := box_of(cfg.width, cfg.height, cfg.size)) and (cfg.scale or cfg.reference or net.scale == 1):
+        raise UserError("width=, height= and size= go without scale= and reference=, and with a network that enlarges")
     (rank, processes), records, references = process_share(), Records(), None
     jobs = find_jobs(cfg.input, cfg.output, records)
     if cfg.reference:
@@ -46,12 +48,20 @@ def predict(cfg: Any) -> int:
             raise UserError("reference= compares all images in one process: start a single one, or leave it out")
         references = References(net, cfg.reference, records)
     compare = references.compare if references else None
-    known = fingerprint(net, checkpoint.get("arguments"))
+    known, weights = fingerprint(net, checkpoint.get("arguments")), find_checkpoint(cfg.ckpt_path, cfg.scale)
     net = net if cfg.exact else net.for_inference()
-    enlarger = Enlarger(net, known, records, compare, cfg.overwrite, cfg.max_pixels)
-    done, weights = enlarger.run(jobs, rank, processes), find_checkpoint(cfg.ckpt_path, cfg.scale)
+    enlarger = Enlarger(net, known, records, compare, cfg.overwrite, cfg.max_pixels, box)
+    try:
+        done = enlarger.run(jobs, rank, processes)
+    except DivergenceError as error:
+        raise UserError(f"{weights}: {error}") from error
     share = f" (process {rank} of {processes})" if processes > 1 else ""
     print(f"{done}, by {weights.stem if weights.parent == WEIGHTS else weights}{share}")
+    better = WEIGHTS / f"srcnn_camera_x{net.scale}.pth"
+    clean = run_of(weights, checkpoint).get("degradation", "bicubic") == "bicubic"
+    if enlarger.compressed and clean and better.exists():
+        hint = f"these weights sharpen its artefacts, ckpt_path={better.stem} smooths them"
+        print(f"JPEG of a quality below 90 ({enlarger.compressed} of them): {hint}", file=sys.stderr)
     if references and references.scores:
         references.write(cfg.output, str(weights))
     return int(enlarger.counts["skipped"] + enlarger.counts["not scored"] > 0)
@@ -59,5 +69,4 @@ def predict(cfg: Any) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    sys.argv[1:] = [word if "=" in word or not Path(word).exists() else f"input={word}" for word in sys.argv[1:]]
     command(predict, "predict")

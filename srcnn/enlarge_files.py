@@ -2,22 +2,26 @@
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from srcnn.errors import UserError
-from srcnn.files import ImageFile, check_folder, encode, ending_of, is_image_name, read_file, replacing
+from srcnn.errors import DivergenceError, UserError
+from srcnn.files import NO_ROOM, ImageFile, check_folder, encode, is_image_name, read_file, replacing
 from srcnn.nets import Network
-from srcnn.upscale import enlarge
+from srcnn.upscale import enlarge, enlarge_to
 
 _RECORD = ".srcnn.jsonl"
 
@@ -31,32 +35,34 @@ class Job(NamedTuple):
     output: Path
     is_file: bool = False
 
-    def target(self, scale: int) -> Path:
+    def target(self, ending: str, size: str) -> Path:
         """The file to write: with the source's ending in its name where its own has to be another."""
-        if self.is_file:
-            return self.output
-        ending = ending_of(self.source)
         name = self.source.stem if ending == self.source.suffix else self.source.name
-        return self.output / f"{name}_x{scale}{ending}"
+        return self.output if self.is_file else self.output / f"{name}_{size}{ending}"
 
 
 class Records:
     """What we wrote into which folder: a hidden file there, with a line of JSON for each file.
 
     The line is written before the file is put in place, so that no kill leaves a result that is not known as one. A
-    file that is not as we wrote it is the user's.
+    file that is not as we wrote it is the user's. What other processes record meanwhile is read as well.
     """
 
     def __init__(self) -> None:
-        self._folders: dict[Path, dict[str, dict]] = {}
+        self._ours: set[tuple] = set()  # paths, with size and time
+        self._made: dict[str, Path] = {}
+        self._read: Counter[Path] = Counter()  # bytes, of each folder's record
 
-    def of(self, path: Path) -> dict[str, Any] | None:
-        """What is recorded of a file that is there as we wrote it."""
-        if path.parent not in self._folders:
-            self._folders[path.parent] = _read_record(path.parent / _RECORD)
-        entry = self._folders[path.parent].get(path.name)
-        same = entry and os.path.isfile(path) and _state(path) == [entry.get("size"), entry.get("mtime")]
-        return entry if same else None
+    def know(self, path: Path) -> bool:
+        """Whether a file is there as we wrote it."""
+        self._catch_up(path.parent)
+        return (path, *_state(path)) in self._ours
+
+    def find(self, folder: Path, weights: str, of: list) -> Path | None:
+        """What was made there by these weights of a file, if it is there as we wrote it."""
+        self._catch_up(folder)
+        path = self._made.get(str([folder, weights, of]))
+        return path if path and self.know(path) else None
 
     def write(self, path: Path, content: bytes | memoryview, **facts: Any) -> None:
         """Put a file in place, and on record."""
@@ -70,25 +76,33 @@ class Records:
         with open(path.parent / _RECORD, "a", encoding="utf-8") as record:  # a line cut off by a kill spoils no other
             record.write("\n" + json.dumps({"file": path.name, "size": size, "mtime": mtime, **facts}))
 
-
-def _read_record(path: Path) -> dict[str, dict]:
-    entries = {}
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # there is none, or it is not for us
-        return {}
-    for line in lines:
-        try:
-            entry = json.loads(line)
-            entries[entry["file"]] = entry
-        except (ValueError, TypeError, KeyError):
-            continue
-    return entries
+    def _catch_up(self, folder: Path) -> None:
+        with suppress(OSError), open(folder / _RECORD, "rb") as record:  # there may be none, or it is not for us
+            record.seek(self._read[folder])
+            for line in record:
+                with suppress(ValueError, TypeError, KeyError):
+                    entry = json.loads(line)
+                    path = folder / entry["file"]
+                    self._ours.add((path, entry["size"], entry["mtime"]))
+                    self._made[str([folder, entry.get("weights"), entry.get("of")])] = path
+            self._read[folder] = record.tell()
 
 
 def _state(path: Path) -> list[int]:
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+    """Size and time of a file; nothing of one that is not there."""
+    with suppress(OSError):
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+    return []
+
+
+def box_of(width: int | None, height: int | None, size: str | None) -> tuple[float, float] | None:
+    """Width and height in pixels that results are to fit into, of these settings; None without any of them."""
+    found = re.fullmatch(r"(\d+)x(\d+)", str(size or f"{width or 0}x{height or 0}"))
+    if not found or (size and (width or height)):
+        raise UserError(f"width={width} height={height} size={size}: one of them, as width=1920 or size=1920x1080")
+    sides = tuple(int(side) or math.inf for side in found.groups())
+    return None if sides == (math.inf, math.inf) else (sides[0], sides[1])
 
 
 def fingerprint(net: Network, arguments: Any) -> str:
@@ -124,7 +138,7 @@ def find_jobs(source: str, output: str | None, records: Records) -> list[Job]:
     if others := Counter(path.suffix.lower() for path in paths if not is_image_name(path) and path.is_file()):
         kinds = ", ".join(f"{count} {kind or 'without ending'}" for kind, count in sorted(others.items()))
         print(f"not read, as of no kind known here: {kinds}", file=sys.stderr)
-    if not (inputs := [path for path in images if not records.of(path)]):
+    if not (inputs := [path for path in images if not records.know(path)]):
         raise UserError(f"no image files to enlarge in {source}" + " but results of earlier runs" * bool(images))
     return [Job(path, (into or root) / path.parent.relative_to(root)) for path in inputs]
 
@@ -142,104 +156,113 @@ def walk(root: Path) -> list[Path]:
     return sorted(paths)
 
 
+@dataclass
 class Enlarger:
     """A network at work on files: one is read ahead and one written while another is computed.
 
-    weights  the network's `fingerprint`: what has been made by it from the same file is done
-    compare  is called with each image that is made, or has been before; raises UserError
-    counts   of images: enlarged, there already, left alone, skipped; and of those not scored
+    weights     the network's `fingerprint`: what has been made by it from the same file is done
+    compare     is called with each image that is made, or has been before; raises UserError
+    box         width and height that a result is to fit into, instead of being `net.scale` times larger
+    counts      of images: enlarged, there already, left alone, skipped; and of those not scored
+    compressed  how many were JPEGs of a quality below 90
     """
 
-    def __init__(
-        self, net: Network, weights: str, records: Records, compare: Compare | None, overwrite: bool, max_pixels: int
-    ):
-        self.net, self.weights, self.records, self.compare = net, weights, records, compare
-        self.overwrite, self.max_pixels = overwrite, max_pixels
-        self.counts: Counter[str] = Counter()
-        self.writing: Future[None] | None = None
+    net: Network
+    weights: str
+    records: Records
+    compare: Compare | None
+    overwrite: bool
+    max_pixels: int
+    box: tuple[float, float] | None = None
 
     def run(self, jobs: Sequence[Job], rank: int = 0, processes: int = 1) -> str:
         """Do this process's share of the jobs; returns a line about it. What fails, if not the only one, is printed."""
         self.taken, self.single = {job.source.resolve() for job in jobs}, len(jobs) == 1
-        folder, self.last = os.path.commonpath([job.output for job in jobs]), ""
-        jobs = jobs[rank::processes]
-        shown = rank == 0 and sys.stderr.isatty()
-        bar = tqdm(total=len(jobs), unit="image", delay=1, leave=False, disable=not shown)
-        with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer, bar:
-            self.writer, self.writing = writer, None
-            reading = [reader.submit(self._read, job) for job in jobs[:1]]
+        self.counts: Counter[str] = Counter()
+        folder, self.last, self.compressed = os.path.commonpath([job.output for job in jobs]), "", 0
+        jobs, writing = jobs[rank::processes], None
+        form, hidden = (
+            "{l_bar}{bar}| {n:.1f} of {total} [{elapsed}, {remaining} left]",
+            rank > 0 or not sys.stderr.isatty(),
+        )
+        bar = tqdm(total=len(jobs), delay=1, leave=False, disable=hidden, bar_format=form)
+        with ThreadPoolExecutor(1) as disk, bar:
+            reading = [disk.submit(self._read, job) for job in jobs[:1]]
             for number, job in enumerate(jobs):
-                reading += [reader.submit(self._read, following) for following in jobs[number + 1 : number + 2]]
+                reading += [disk.submit(self._read, following) for following in jobs[number + 1 : number + 2]]
 
-                def advance(done: int, total: int, number: int = number) -> None:  # within an image too
+                def advance(done: float, total: float, number: int = number) -> None:  # within an image too
                     bar.update(number + done / total - bar.n)
 
-                try:
-                    self._enlarge(job, *reading.pop(0).result(), advance)
-                except UserError as error:
-                    self._report(error)
+                with self._reported():
+                    path, image, of = reading.pop(0).result()
+                    larger = None
+                    if image:
+                        make = partial(enlarge_to, size=self._size(image)) if self.box else enlarge
+                        larger = make(self.net, image, progress=advance)
+                        with self._reported():
+                            if writing:
+                                writing.result()
+                        writing = disk.submit(self._write, path, larger, of)
+                    else:
+                        self.counts["there already"] += 1
+                    if self.compare:
+                        with self._reported("not scored"):
+                            lr = image or read_file(job.source, self.max_pixels)
+                            self.compare(job.source, lr, larger or read_file(path, sys.maxsize))
                 advance(1, 1)
-            self._finish_writing()
+            with self._reported():
+                if writing:
+                    writing.result()
         if self.single and self.last:
             return self.last
         counts = {key: count for key, count in self.counts.items() if key not in ("enlarged", "not scored")}
-        done = f"{self.counts['enlarged']} of {len(jobs)} images enlarged x{self.net.scale}"
+        by = "" if self.box else f" x{self.net.scale}"
+        done = f"{self.counts['enlarged']} of {len(jobs)} images enlarged{by}"
         return ", ".join([done, *(f"{count} {key}" for key, count in counts.items())]) + f"; in {folder}"
+
+    def _size(self, image: ImageFile) -> tuple[int, int]:
+        """Height and width of the result."""
+        height, width = image.colour.shape[-2:]
+        ratio = min(self.box[0] / width, self.box[1] / height) if self.box else self.net.scale
+        return max(1, round(height * ratio)), max(1, round(width * ratio))
 
     def _read(self, job: Job) -> tuple[Path, ImageFile | None, list]:
         """Where to write, the image (None if that is done), and which file it is; UserError if another is there."""
-        try:
-            path, of = job.target(self.net.scale), [job.source.name, *_state(job.source)]
-            entry = self.records.of(path)
-            if path.resolve() in self.taken:
-                raise _OccupiedError(
-                    f"{path}: is an image or a result of this run; name another output= for {job.source}"
-                )
-            self.taken.add(path.resolve())
-            if not (self.overwrite or job.is_file) and os.path.lexists(path):
-                if entry is None:
-                    raise _OccupiedError(f"{path}: is there, and not as srcnn made it; overwrite=true replaces it")
-                if (entry.get("weights"), entry.get("of")) == (self.weights, of):
-                    return path, None, of
-            return path, read_file(job.source, self.max_pixels), of
-        except OSError as error:
-            raise UserError(f"{job.source}: cannot be read ({error.strerror or error})") from error
-
-    def _enlarge(self, job: Job, path: Path, image: ImageFile | None, of: list, advance: Callable) -> None:
-        if image:
-            larger = enlarge(self.net, image, advance)
-            self._finish_writing()
-            self.writing = self.writer.submit(self._write, path, larger, of)
-        else:
-            self.counts["there already"] += 1
-        if self.compare:
-            if not image:
-                image, larger = read_file(job.source, self.max_pixels), read_file(path, sys.maxsize)
-            try:
-                self.compare(job.source, image, larger)
-            except UserError as error:
-                self._report(error, "not scored")
+        of = [job.source.name, *_state(job.source), *(self.box or ())] if not job.is_file else []
+        if of and not self.overwrite and (done := self.records.find(job.output, self.weights, of)):
+            self.taken.add(done.resolve())
+            return done, None, of
+        image = read_file(job.source, self.max_pixels)
+        height, width = self._size(image)
+        path = job.target(image.ending, f"{width}x{height}" if self.box else f"x{self.net.scale}")
+        if path.resolve() in self.taken:
+            raise _OccupiedError(f"{path}: is an image or a result of this run; name another output= for {job.source}")
+        self.taken.add(path.resolve())
+        if os.path.lexists(path) and not (self.overwrite or job.is_file or self.records.know(path)):
+            raise _OccupiedError(f"{path}: is there, and not as srcnn made it; overwrite=true replaces it")
+        encode(path, image.changed(lambda planes: planes[:, :1, :1].expand(-1, 1, width)))  # rather refused now than
+        encode(path, image.changed(lambda planes: planes[:, :1, :1].expand(-1, height, 1)))  # when it is computed
+        return path, image, of
 
     def _write(self, path: Path, image: ImageFile, of: list) -> None:
         self.records.write(path, encode(path, image), weights=self.weights, of=of)
         self.counts["enlarged"] += 1
+        self.compressed += image.quality < 90
         self.last = f"{path}, {image.colour.shape[2]}x{image.colour.shape[1]}"
 
-    def _finish_writing(self) -> None:
-        """Wait for the file being written."""
-        writing, self.writing = self.writing, None
+    @contextmanager
+    def _reported(self, what: str = "skipped") -> Iterator[None]:
+        """Print an error and go on, unless it is that of the only image, or the others would meet it as well."""
         try:
-            if writing:
-                writing.result()
+            yield
         except UserError as error:
-            self._report(error)
-
-    def _report(self, error: UserError, what: str = "skipped") -> None:
-        what = "left alone" if isinstance(error, _OccupiedError) else what
-        if self.single and what != "not scored":
-            raise error
-        self.counts[what] += 1
-        tqdm.write(f"{what}: {error}", file=sys.stderr)
+            what = "left alone" if isinstance(error, _OccupiedError) else what
+            is_for_all = isinstance(error, DivergenceError) or getattr(error.__cause__, "errno", None) in NO_ROOM
+            if is_for_all or (self.single and what != "not scored"):
+                raise
+            self.counts[what] += 1
+            tqdm.write(f"{what}: {error}", file=sys.stderr)
 
 
 class _OccupiedError(UserError):

@@ -84,11 +84,14 @@ def _to_html(net: Network, path: Path, facts: Mapping[str, str]) -> float:
 
 def _to_safetensors(net: Network, path: Path, facts: Mapping[str, str]) -> None:
     safetensors = _imported("safetensors.torch")
-    safetensors.save_file({key: value.contiguous() for key, value in net.state_dict().items()}, path, dict(facts))
+    tensors = {key: value.contiguous() for key, value in net.state_dict().items()}
+    path.write_bytes(safetensors.save(tensors, dict(facts)))  # its own writer has no OSError for a full disk
 
 
 def _to_pth(net: Network, path: Path, facts: Mapping[str, str]) -> None:
-    torch.save(net.state_dict(), path)
+    file = io.BytesIO()
+    torch.save(net.state_dict(), file)
+    path.write_bytes(file.getvalue())
 
 
 FORMATS: dict[str, Callable[[Network, Path, Mapping[str, str]], float | None]]

@@ -1,6 +1,7 @@
 """Pure functions on images: float tensors [N, C, H, W] in [0, 1], RGB unless the name says otherwise."""
 
-from functools import cache
+import math
+from functools import cache, reduce
 
 import torch
 from torch import Tensor
@@ -57,22 +58,36 @@ def _resample(x: Tensor, dim: int, phases: int, step: int, pad: bool = True) -> 
 
 @cache
 def _cubic_taps(phases: int, step: int) -> list[list[tuple[int, float]]]:
-    """For each phase the pixels that count, from 2*step before the first, and their weights.
-
-    Keys, "Cubic convolution interpolation for digital image processing", TASSP 1981, equation 15: a = -1/2.
-    """
-
-    def cubic(x: float) -> float:
-        if x <= 1:
-            return (1.5 * x - 2.5) * x * x + 1
-        return ((-0.5 * x + 2.5) * x - 4) * x + 2 if x < 2 else 0.0
-
+    """For each phase the pixels that count, from 2*step before the first, and their weights."""
     taps = []
     for phase in range(phases):
         centre = (phase + 0.5) * step / phases - 0.5
-        weights = [cubic(abs(pixel - centre) / step) for pixel in range(-2 * step, 3 * step)]
+        weights = [_cubic(abs(pixel - centre) / step) for pixel in range(-2 * step, 3 * step)]
         taps.append([(start, weight / sum(weights)) for start, weight in enumerate(weights) if weight])
     return taps
+
+
+def _cubic(x: float) -> float:
+    """Keys, "Cubic convolution interpolation for digital image processing", TASSP 1981, equation 15: a = -1/2."""
+    if x <= 1:
+        return (1.5 * x - 2.5) * x * x + 1
+    return ((-0.5 * x + 2.5) * x - 4) * x + 2 if x < 2 else 0.0
+
+
+def bicubic_resize(x: Tensor, height: int, width: int) -> Tensor:
+    """Any size to any other as MATLAB's `imresize(x, [height width], "bicubic")`: [N, C, height, width]."""
+    for dim, size in ((-2, height), (-1, width)):
+        old = x.shape[dim]
+        stretch = max(old / size, 1.0)  # of the kernel, against aliasing
+        centres = ((torch.arange(size, dtype=torch.float64) + 0.5) * old / size - 0.5)[:, None]
+        index = (centres - 2 * stretch).ceil() + torch.arange(math.ceil(4 * stretch) + 1)
+        weights = ((index - centres).abs() / stretch).apply_(_cubic)
+        weights = (weights / weights.sum(1, keepdim=True)).to(x).unflatten(0, (size, *[1] * (dim == -2)))
+        index = index.long().to(x.device) % (2 * old)
+        index = torch.minimum(index, 2 * old - 1 - index)
+        taps = zip(index.unbind(-1), weights.unbind(-1), strict=True)
+        x = reduce(torch.add, (x.index_select(dim, i) * weight for i, weight in taps))
+    return x
 
 
 def symmetric_pad(x: Tensor, pad: int, dim: int) -> Tensor:

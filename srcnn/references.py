@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from srcnn.enlarge_files import Records, walk
-from srcnn.errors import UserError
+from srcnn.errors import RunError, UserError
 from srcnn.evaluate import new_folder
-from srcnn.files import ImageFile, is_image_name, read_image
+from srcnn.files import ImageFile, as_text, is_image_name, read_image
 from srcnn.image import as_float, quantize
 from srcnn.metrics import PROTOCOLS, Score
 from srcnn.nets import Network
 from srcnn.report.panels import Shown, write_comparison
-from srcnn.report.scores import table, write_scores
+from srcnn.report.scores import read_csv, table, write_scores
 
 
 class References:
@@ -20,7 +20,7 @@ class References:
         if not Path(folder).is_dir():
             raise UserError(f"reference={folder}: no such folder")
         self.scale, self.network, self.folder, self.records = net.scale, type(net).__name__, Path(folder), records
-        self.paths = [path for path in walk(self.folder) if is_image_name(path) and not records.of(path)]
+        self.paths = [path for path in walk(self.folder) if is_image_name(path) and not records.know(path)]
         self.scores: list[tuple[str, str, Score]] = []
         self.shown: list[Shown] = []  # the first five
 
@@ -39,16 +39,22 @@ class References:
             raise UserError(f"{source}: {found[0]} has {size}")
         hr = hr[..., :height, :width]
         score = PROTOCOLS["basicsr"].compare(quantize(lr), quantize(sr), hr)
-        self.scores.append((self.folder.name, source.stem, score))
+        self.scores.append((as_text(self.folder.name), as_text(source.stem), score))
         if len(self.shown) < 5:
             lr, sr, hr = (one.expand(-1, 3, -1, -1) for one in (lr, sr, hr))
-            self.shown.append(Shown(source.stem, lr, sr, hr, score))
+            self.shown.append(Shown(as_text(source.stem), lr, sr, hr, score))
 
     def write(self, output: str | None, checkpoint: str) -> None:
-        """Print the table; write scores and comparison."""
+        """Print the table; write scores and comparison, unless those there are of images that were not scored now."""
         folder = new_folder(output, "predict")
         path, facts = folder / "comparison.png", {"protocol": "basicsr", "degradation": "as given"}
         print(f"\n{table(self.scores, self.network, self.scale, *facts.values())}\n")
+        known = read_csv(folder / "scores.csv") if (folder / "scores.csv").exists() else []
+        if others := {row.get("image") for row in known} - {"mean", *(name for _, name, _ in self.scores)}:
+            kept = (
+                f"the scores there are of {len(others)} other images as well, and kept; name another output= for these"
+            )
+            raise RunError(f"{folder}: {kept}")
         write_scores(folder, self.scores, {**facts, "checkpoint": checkpoint, "network": self.network})
         write_comparison(path, self.shown, self.network, self.scale)
         self.records.add(path, path)

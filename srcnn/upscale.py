@@ -3,19 +3,21 @@
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import count
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.errors import UserError
+from srcnn.errors import DivergenceError, UserError
 from srcnn.files import ImageFile
-from srcnn.image import as_float, as_type, bicubic_up, cut, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
+from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, cut, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from srcnn.nets import Network
 
 _LARGE_TILE = (2048, 2048)  # enough to fill a GPU
 
-Progress = Callable[[int, int], None]  # pixels done, of how many
+Progress = Callable[[float, float], None]  # pixels done, of how many
 
 
 def super_resolve(
@@ -41,13 +43,17 @@ def super_resolve(
     def compute(core: list[slice]) -> int:
         rows, columns = (part.stop - part.start for part in core)
         try:
-            cut(sr, core, ratio=net.scale).copy_(as_type(_tile(net, lr, core, device), lr.dtype))
+            y = _tile(net, lr, core, device)
         except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
             if "memory" not in str(error) or rows * columns == 1:
                 raise
             sides = (rows - rows // 2, columns) if rows >= columns else (rows, columns - columns // 2)
             for half in _split(core, sides):
                 compute(half)
+            return rows * columns
+        if not lr.is_floating_point() and not y.sum().isfinite():  # integers would hide it
+            raise DivergenceError("the network makes no image of it, but NaN or infinity")
+        cut(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
         return rows * columns
 
     whole = [slice(0, side) for side in lr.shape[2:]]
@@ -89,7 +95,24 @@ def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) ->
         alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
     batch = colour[:, None] if len(colour) == 4 else colour[None]
     sr = super_resolve(net, batch, progress=progress).flatten(0, 1)
-    return ImageFile(sr, alpha, image.ending, image.metadata)
+    return replace(image, colour=sr, alpha=alpha)
+
+
+def enlarge_to(net: Network, image: ImageFile, size: tuple[int, int], progress: Progress | None = None) -> ImageFile:
+    """The image in this height and width: enlarged by the network as often as is needed, then shrunk bicubically."""
+    sides = image.colour.shape[-2:]
+    times = next(n for n in count() if all(a * net.scale**n >= b for a, b in zip(sides, size, strict=True)))
+    work = [net.scale ** (2 * n) for n in range(times)]
+    for number, share in enumerate(work):
+
+        def advance(done: float, total: float, before: int = sum(work[:number]), share: int = share) -> None:
+            if progress:
+                progress(before + share * done / total, sum(work))
+
+        image = enlarge(net, image, advance)
+    if image.colour.shape[-2:] == size:
+        return image
+    return image.changed(lambda p: as_type(bicubic_resize(as_float(p[None]), *size)[0], p.dtype))
 
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import shutil
 import subprocess
@@ -280,3 +281,37 @@ def test_other_models(model: str, tiny: list[str], tmp_path: Path) -> None:
 def test_help_is_a_page(tmp_path: Path) -> None:
     assert "optim" in run("train.py", "--help", cwd=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("script", "words", "here"),
+    [
+        ("train.py", "train --lr=0.001 --batch-size 128 --num-epoch=20 --save-freq=2 --cuda",
+         "python train.py optim.lr=0.001 data.batch_size=128 trainer.max_epochs=20 "
+         "callbacks.checkpoint.every_n_epochs=2 trainer.accelerator=gpu"),
+        ("train.py", "resume x.ckpt --batch-size=16", "python train.py resume=x.ckpt data.batch_size=16"),
+        ("train.py", "inspect x.ckpt", "python -m srcnn.inspect_ckpt x.ckpt"),
+        ("train.py", "num_epoch=4 seed=1", "python train.py trainer.max_epochs=4 seed=1"),
+        ("train.py", "--optim.lr=0.1", "python train.py optim.lr=0.1"),
+        ("predict.py", "--checkpoint x.ckpt lr.bmp", "python predict.py ckpt_path=x.ckpt lr.bmp"),
+    ],
+)  # fmt: skip
+def test_the_sheets_own_command_lines(script: str, words: str, here: str, tmp_path: Path) -> None:
+    assert run(script, *words.split(), cwd=tmp_path, code=2) == f"error: {words}: here that is: {here}\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_of_no_utf_8(tiny: list[str], images: Path, tmp_path: Path) -> None:
+    """In training, test, evaluation and reference images."""
+    (tmp_path / "hr").mkdir()
+    for number, path in enumerate(sorted(images.iterdir())[:4]):
+        shutil.copy(path, os.fsencode(tmp_path / "hr") + b"/\xff%d.png" % number)
+    run("train.py", *tiny, "data.train_dir=hr", "data.test=[hr]", "hydra.run.dir=run", cwd=tmp_path)
+    assert (tmp_path / "run" / "weights.pth").exists()
+    words = ["data.test=[hr]", "ckpt_path=run/weights.pth"]
+    assert "\\xff3 " in run("-m", "srcnn.evaluate", *words, cwd=tmp_path, env={"PYTHONIOENCODING": "utf-8:strict"})
+    words = ["input=hr", "output=sr", "reference=hr"]
+    output = run("predict.py", *words, cwd=tmp_path, code=1, env={"PYTHONIOENCODING": "utf-8:strict"})
+    assert "4 of 4 images enlarged" in output
+    single = os.fsdecode(b"hr/\xff0.png")
+    assert "udcff0_x3.png, 192x192" in run("predict.py", single, cwd=tmp_path, env={"PYTHONIOENCODING": "utf-8:strict"})

@@ -1,10 +1,12 @@
 import json
+import resource
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from srcnn.errors import UserError
+from srcnn.errors import RunError, UserError
 from srcnn.export import export
 from srcnn.run.checkpoint import load_network
 from srcnn.run.cli import parse
@@ -74,3 +76,18 @@ def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         with pytest.raises(UserError, match=sentence):
             export(parse("export", [word]))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.pth"]
+
+
+@pytest.mark.parametrize("format", ["pth", "safetensors"])
+def test_a_full_disk(format: str, tmp_path: Path) -> None:
+    """In a sentence; torch and safetensors raise errors of their own where they write a file themselves."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        with pytest.raises(RunError, match=rf"net.{format}: cannot be written \(File too large\)"):
+            export(parse("export", [f"format={format}", f"output={tmp_path}/net.{format}"]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, old)
+    assert not list(tmp_path.iterdir())

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 from srcnn.errors import RunError, UserError
-from srcnn.files import from_pillow, list_images, read_file, read_image, replacing, to_pillow, write_image
+from srcnn.files import ImageFile, from_pillow, list_images, read_file, read_image, replacing, to_pillow, write_image
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 
@@ -195,3 +195,63 @@ def test_a_full_disk_leaves_no_half_image(ending: str, tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, old)
     assert not list(tmp_path.iterdir())
+
+
+DEEP = np.random.default_rng(0).integers(0, 65536, (6, 9, 4), dtype=np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "refused"),
+    [
+        (3, {"photometric": "rgb", "planarconfig": "separate"}, ""),
+        (3, {"photometric": "rgb", "tile": (16, 16), "compression": "lzw"}, ""),
+        (3, {"photometric": "rgb", "extratags": [(274, 3, 1, 6, False)]}, ""),  # turned by a quarter
+        (4, {"photometric": "rgb", "extrasamples": ["unassalpha"]}, ""),
+        (4, {"photometric": "rgb", "extrasamples": ["assocalpha"]}, "RGB ASSOCALPHA: beyond 8 bits only"),
+        (4, {"photometric": "separated"}, "SEPARATED: beyond 8 bits only"),
+        (1, {"photometric": "miniswhite"}, "MINISWHITE: beyond 8 bits only"),
+        (3, {"photometric": "cielab"}, "not an image that Pillow can read"),
+    ],
+)
+def test_16_bit_tiffs_are_right_or_refused(channels: int, options: dict, refused: str, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path, pixels = tmp_path / "x.tif", DEEP[..., :channels]
+    planar = options.get("planarconfig") == "separate"
+    tifffile.imwrite(path, np.moveaxis(pixels, -1, 0) if planar else pixels.squeeze(), **options)
+    if refused:
+        with pytest.raises(UserError, match=refused):
+            read_file(path)
+        return
+    shown = np.rot90(pixels, -1) if "extratags" in options else pixels
+    assert np.array_equal(read_file(path).planes.permute(1, 2, 0), shown)
+    for kept in range(100, path.stat().st_size, 50):  # no part that is missing becomes black
+        with open(tmp_path / "cut.tif", "wb") as cut:
+            cut.write(path.read_bytes()[:kept])
+        try:
+            assert np.array_equal(read_file(tmp_path / "cut.tif").planes.permute(1, 2, 0), shown)
+        except UserError:
+            continue
+
+
+def test_a_16_bit_png_keeps_its_metadata(tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 3, "IDAT"  # upside down, by a camera of that name
+    image = ImageFile(torch.from_numpy(DEEP).permute(2, 0, 1)[:3])
+    image.metadata = {"icc_profile": icc, "dpi": (300, 300), "exif": exif.tobytes()}
+    write_image(tmp_path / "x.png", image)
+    back = read_file(tmp_path / "x.png")
+    assert torch.equal(back.colour, image.colour.flip(1, 2))
+    assert back.metadata["icc_profile"] == icc
+    assert back.metadata["dpi"] == pytest.approx((300, 300), abs=1)
+    del exif[0x0112]
+    assert back.metadata["exif"] == exif.tobytes()
+
+
+def test_metadata_that_cannot_be_written() -> None:
+    """It is left out, and the image read."""
+    for metadata in ({"dpi": (float("nan"), 1.0)}, {"icc_profile": 5}):
+        image = Image.fromarray(COLOURS)
+        image.info.update(metadata)
+        assert not from_pillow(image).metadata

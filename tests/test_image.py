@@ -4,6 +4,7 @@ import torch
 
 from srcnn.image import (
     bicubic_down,
+    bicubic_resize,
     bicubic_up,
     modcrop,
     rgb_to_y,
@@ -86,3 +87,10 @@ def test_rounding_is_matlabs() -> None:
     """uint8() clips, and rounds halves away from zero."""
     values = torch.tensor([-0.1, 0.5 / 255, 1.5 / 255, 2.4 / 255, 1.2], dtype=torch.float64)
     assert to_uint8(values).tolist() == [0, 1, 2, 2, 255]
+
+
+@pytest.mark.parametrize("scale", [1 / 12, 5 / 12, 7 / 12, 1, 1.25, 31 / 12])
+def test_bicubic_to_any_size(scale: float) -> None:
+    x = torch.rand(2, 3, 24, 36, dtype=torch.float64)
+    resized = bicubic_resize(x, round(24 * scale), round(36 * scale))
+    assert np.abs(resized[1, 2].numpy() - matlab_imresize(x[1, 2].numpy(), scale)).max() < 1e-12

@@ -6,8 +6,10 @@ error leaves as a traceback.
 
 import errno
 import inspect
+import io
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -32,6 +34,11 @@ _PATHS = (
     "ckpt_path", "input", "output", "reference", "resume", "init_from", "data.root", "data.train", "data.train_dir",
     "data.val", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
+# The words of the assignment sheet's own command lines.
+_SHEET = {
+    "lr": "optim.lr", "batch_size": "data.batch_size", "num_epoch": "trainer.max_epochs",
+    "save_freq": "callbacks.checkpoint.every_n_epochs", "checkpoint": "ckpt_path", "cuda": "trainer.accelerator=gpu",
+}  # fmt: skip
 
 
 def command(task: Callable[[DictConfig], int | None], name: str) -> NoReturn:
@@ -51,6 +58,8 @@ def parse(name: str, words: Sequence[str]) -> DictConfig:
     assert isinstance(cfg, DictConfig)
     for word in words:
         key, equals, text = word.partition("=")
+        if not equals and "input" in schema and os.path.exists(word):
+            key, equals, text = "input", "=", word
         if not equals:
             raise UserError(f"{word}: settings are key=value; --help lists them")
         if key not in schema:
@@ -172,6 +181,8 @@ def _remove_empty(folder: Path) -> None:
 
 @contextmanager
 def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name may be of no UTF-8, or the terminal
     try:
         yield
     except UserError as error:
@@ -251,9 +262,32 @@ def _answered(task: Callable[..., Any], name: str, choices: Callable[[], dict[st
     elif "--help" in sys.argv[1:] or "-h" in sys.argv[1:]:
         print(inspect.getdoc(inspect.getmodule(task)), help_page(name, choices()), sep="\n\n")
     else:
+        _refuse_sheet(name, sys.argv[1:])
         return False
     sys.stdout.flush()
     return True
+
+
+def _refuse_sheet(name: str, words: Sequence[str]) -> None:
+    """UserError with the equivalent for what the sheet says, as `train --lr=0.1` or `resume x`, and for --key=value."""
+    script, ours, following = (
+        {"train": "train.py", "predict": "predict.py"}.get(name, f"-m srcnn.{name}"),
+        [],
+        iter(words),
+    )
+    for number, word in enumerate(following):
+        key, equals, value = word.removeprefix("--").partition("=")
+        here = _SHEET.get(key.replace("-", "_").lower()) if equals or word != key else None
+        if name == "train" and number == 0 and word in ("train", "inspect"):
+            script = "-m srcnn.inspect_ckpt" if word == "inspect" else script
+        elif here and "=" in here:
+            ours.append(here)
+        elif here or (name == "train" and (number, word) == (0, "resume")):
+            ours.append(f"{here or 'resume'}={value if equals else next(following, '…')}")
+        else:
+            ours.append(word.removeprefix("--") if "." in key and equals else word)
+    if ours != list(words):
+        raise UserError(f"{shlex.join(words)}: here that is: {shlex.join(['python', *script.split(), *ours])}")
 
 
 def _choices(words: Sequence[str]) -> dict[str, str | None]:
