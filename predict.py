@@ -34,7 +34,7 @@ def predict(cfg: Any) -> int:
     if cfg.input is None:
         from srcnn.evaluate import score_sets
 
-        score_sets(cfg, net, checkpoint, with_images=True)
+        score_sets(cfg, {find_checkpoint(cfg.ckpt_path, cfg.scale): (net, checkpoint)}, with_images=True)
         return 0
     (rank, processes), records, references = process_share(), Records(), None
     jobs = find_jobs(cfg.input, cfg.output, records)

@@ -50,7 +50,7 @@ def test_a_report_tells_how_it_came_about(trained: Path) -> None:
     text = (trained / "report.html").read_text()
     assert "python train.py data=folder" in text
     assert re.search(r"python -m srcnn\.evaluate .*ckpt_path=.*best\.ckpt", text)
-    assert ">optim.lr</td>" in text
+    assert ">optim.<wbr>lr</td>" in text
     assert "protocol <b>authors</b>" in text.lower()
     assert "PSNR on the validation images" in text
     assert "Training loss" in text
@@ -151,6 +151,36 @@ def test_slider_and_keys(browser: Any, trained: Path) -> None:
     second = page.locator(".card").nth(1)
     page.keyboard.press("ArrowRight")
     assert float(second.locator(".cut").input_value()) == 51 and position() == pytest.approx(80, abs=0.5)
+    assert not faults
+
+
+def test_any_two_are_compared(browser: Any, sweep: tuple[Path, str], images: Path, tmp_path: Path) -> None:
+    """What is chosen stands on its side of the cut, in every image; what the other side shows changes sides."""
+    paths = [str(sweep[0] / number / "checkpoints" / "best.ckpt") for number in "01"]
+    run("-m", "srcnn.evaluate", f"ckpt_path=[{','.join(paths)}]", f"data.test=[{images}]", "output=s", cwd=tmp_path)
+    page, faults = open_page(browser, tmp_path / "s" / "report.html", width=390)
+    chips = page.locator(".card").nth(1).locator(".chip")
+
+    def shown() -> list[str | None]:
+        views = [page.locator(f".card .pane.{side}").nth(1).get_attribute("data-view") for side in ("left", "right")]
+        assert [chips.nth(0).inner_text(), chips.nth(1).inner_text()] == views
+        return views
+
+    assert shown() == ["0", "1"]
+    left = page.get_by_label("left of the cut").first
+    left.select_option("LR")
+    assert shown() == ["LR", "1"]
+    left.select_option("1")
+    assert shown() == ["1", "LR"]
+    assert left.locator("option").all_inner_texts() == ["bicubic", "0", "1", "ground truth", "LR"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("svg").first.get_attribute("aria-label") == (
+        "PSNR on the validation images, dB over step: bicubic, 1, 0"
+    )
+    page.context.new_cdp_session(page).send(
+        "Emulation.setEmulatedMedia", {"features": [{"name": "hover", "value": "none"}]}
+    )
+    assert page.locator(".touch").is_visible() and not page.locator(".keys").is_visible()
     assert not faults
 
 

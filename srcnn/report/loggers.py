@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,27 +13,27 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
 from srcnn.data.samples import Sample
 from srcnn.errors import RunError, check_range
-from srcnn.files import replacing
 from srcnn.image import bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
-from srcnn.report.panels import CAPTION, GAP, lr_and_hr, row_of_panels, titles, views
-from srcnn.report.scores import Scores, means, read_csv
+from srcnn.report.panels import lr_and_hr, magnified, sheet
+from srcnn.report.scores import Scores, means, read_csv, write_csv
 from srcnn.upscale import super_resolve
 
-_FLUSH_EVERY = 100  # rows
+_PSNR = "psnr/val"  # in TensorBoard
 # What TensorBoard's hparams tab has a column for, beside what was typed; few, as it shows five at first.
 _HPARAMS = ("model", "optim", "optim.lr", "data.batch_size")
-_NO_HPARAMS = ("experiment", "hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")
+_PLACES = ("hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")  # make no run another
 
 
 def begin(loggers: Sequence[Logger], run: Mapping[str, Any]) -> None:
     """Give every logger the settings of the run."""
     for logger in loggers:
+        if isinstance(logger, TensorBoard):
+            logger.begin(run["overrides"])
         logger.log_hyperparams({**_class_names(run), **run["values"]})
 
 
@@ -56,44 +57,27 @@ class MetricsCSV(Logger):
     Lightning's CSVLogger would delete the file that it finds.
     """
 
+    name = version = ""
+
     def __init__(self, save_dir: str, purge_step: int | None = None):
         super().__init__()
         self.path, self.purge_step = Path(save_dir) / "metrics.csv", purge_step or 0
         self.columns: list[str] = []
-        self.rows: list[dict[str, Any]] = []  # not written yet
-
-    @property
-    def name(self) -> str:
-        return ""
-
-    @property
-    def version(self) -> str:
-        return ""
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Not here: they are in config.yaml beside the log."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.rows.append({"step": step, **{key: float(value) for key, value in metrics.items()}})
-        if len(self.rows) >= _FLUSH_EVERY:
-            self.save()
-
-    @rank_zero_only
-    def save(self) -> None:
-        rows, self.rows = self.rows, []
-        names = list(dict.fromkeys([*self.columns, *(key for row in rows for key in row)]))
+        row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
         try:
-            if names != self.columns:
-                rows = [*(self._read() if self.columns or self.purge_step else []), *rows]
-                self.columns = list(dict.fromkeys([*(key for row in rows for key in row), *names]))
-                with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, self.columns)
-                    writer.writeheader()
-                    writer.writerows(rows)
-            elif rows:
+            if row.keys() <= set(self.columns):
                 with open(self.path, "a", newline="", encoding="utf-8") as file:
-                    csv.DictWriter(file, self.columns).writerows(rows)
+                    csv.DictWriter(file, self.columns).writerow(row)
+            else:
+                rows = [*(self._read() if self.columns or self.purge_step else []), row]
+                write_csv(self.path, rows)
+                self.columns = list(dict.fromkeys(key for row in rows for key in row))
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
 
@@ -112,24 +96,33 @@ class MetricsCSV(Logger):
         purge_step = math.inf if self.columns else self.purge_step
         return [row for row in known if int(row["step"]) < purge_step]
 
-    def finalize(self, status: str) -> None:
-        self.save()
-
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoard log in the run's folder: curves first, what a run came to under hparams.
+    """Lightning's TensorBoard log below the run's folder, in one named by the settings that were typed.
 
-    TensorBoard opens on the first group of names: so "val/psnr" is called "psnr/val", above "train", and Lightning's
-    epoch counter and the figures of the test, one dot each, are left out of the curves.
+    TensorBoard opens on the first group of names: so "val/psnr" is called "psnr/val", above "train". What is but one
+    dot, as Lightning's epoch counter and the figures of the test, is no curve; the latter are under hparams.
     """
 
     def __init__(self, save_dir: str, purge_step: int | None = None):
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step or None)
+        self.folder = Path(save_dir)
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.folder)
+
+    def begin(self, overrides: Sequence[str]) -> None:
+        """Name the run, which is what TensorBoard tells runs apart by; a resumed one goes on where it was."""
+        typed = [word.lstrip("+~").partition("=") for word in overrides if not word.lstrip("+~").startswith(_PLACES)]
+        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in typed)
+        there = next(self.folder.rglob("events.out.tfevents.*"), None)
+        self.folder = there.parent if there else self.folder / re.sub(r"[^\w=.,+-]", "_", name)[:100]
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        names = {"val/psnr": "psnr/val", "val/psnr_bicubic": "psnr/val_bicubic"}
-        kept = {names.get(k, k): v for k, v in metrics.items() if k != "epoch" and not k.startswith("test/")}
+        names = {"val/psnr": _PSNR, "val/psnr_bicubic": f"{_PSNR}_bicubic"}
+        kept = {names.get(k, k): v for k, v in metrics.items() if k not in ("epoch", _PSNR) and k[:5] != "test/"}
         super().log_metrics(kept, step)
 
     @rank_zero_only
@@ -139,21 +132,17 @@ class TensorBoard(TensorBoardLogger):
 
     def save(self) -> None:
         """Flush; without the hyper-parameters as a file, as config.yaml is beside the log."""
-        super(TensorBoardLogger, self).save()
         self.experiment.flush()
 
     @rank_zero_only
     def show_result(self, run: Mapping[str, Any], scores: Scores) -> None:
-        """What the hparams tab sorts by."""
+        """Settings and results, which the hparams tab sorts by; the results as parameters, so that they draw no dot."""
         known = {**_class_names(run), **run["values"]}
         typed = [word.lstrip("+~").partition("=")[0] for word in run["overrides"]]
-        keys = [*_HPARAMS, *(key for key in typed if not key.startswith(_NO_HPARAMS))]
-        params = {key: known[key] for key in keys if known.get(key) is not None}
-        figures = {f"val/test_{name}": mean.psnr for name, mean in means(scores).items()}
-        if run["val_psnr"] is not None:
-            figures = {"val/best_psnr": run["val_psnr"], **figures}
-        self.log_hyperparams(params, figures)
-        self.experiment.flush()
+        keys = [*_HPARAMS, *(key for key in typed if not key.startswith(_PLACES))]
+        results = {"best_val": run["val_psnr"], **{name: mean.psnr for name, mean in means(scores).items()}}
+        params = {key: known.get(key) for key in keys} | results
+        self.log_hyperparams({key: value for key, value in params.items() if value is not None}, {_PSNR: 0.0})
 
 
 class Crops(L.Callback):
@@ -189,25 +178,17 @@ class Crops(L.Callback):
             boards[0].experiment.add_image("weights/first_layer", filters, step, dataformats="HWC")
 
     def sheet(self, net: Network) -> np.ndarray:
-        """A row of panels a crop, as `srcnn.report.panels` makes them: uint8 [H, W, 3]."""
-        device = next(net.parameters()).device
-        side = max(crop.hr.shape[-1] for crop in self.crops) * self.zoom
-        width, height = side + GAP, side + CAPTION + GAP
-        sheet = Image.new("RGB", (5 * width + GAP, CAPTION + len(self.crops) * height), "white")
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-        for column, title in enumerate(titles(type(net).__name__)):
-            draw.text((GAP + column * width, 3), title, "black", font)
-        for row, crop in enumerate(self.crops):
+        """A row of bicubic, network and ground truth a crop, few and so large enough to read: uint8 [H, W, 3]."""
+        rows = []
+        for crop in self.crops:
             lr, hr = lr_and_hr(crop, net.scale)
-            panels = views(lr, super_resolve(net, lr.to(device)).cpu().clamp(0, 1), hr, net.scale)
-            errors = [rgb_to_y(quantize(panel)) - rgb_to_y(hr) for panel in panels[1:3]]
-            decibels = [-10 * math.log10(max(float(error.square().mean()), 1e-10)) for error in errors]
-            texts = [crop.name[:14], *(f"{figure:.2f} dB" for figure in decibels), "", ""]
-            top = CAPTION + row * height
-            for column, panel in enumerate(row_of_panels(panels, self.zoom)):
-                sheet.paste(panel, (GAP + column * width, top))
-                draw.text((GAP + column * width, top + side + 2), texts[column], "black", font)
-        return np.asarray(sheet)
+            sr = super_resolve(net, lr.to(next(net.parameters()).device)).cpu().clamp(0, 1)
+            panels = {"bicubic": bicubic_up(lr, net.scale).clamp(0, 1), type(net).__name__: sr, "ground truth": hr}
+            errors = [float((rgb_to_y(quantize(panel)) - rgb_to_y(hr)).square().mean()) for panel in panels.values()]
+            decibels = [f" {-10 * math.log10(error):.2f} dB" if error else "" for error in errors]
+            captions = [name + text for name, text in zip(panels, decibels, strict=True)]
+            rows.append((captions, magnified([*panels.values()], self.zoom)))
+        return np.asarray(sheet(rows))
 
 
 def hardest_crop(sample: Sample, scale: int, side: int) -> Sample:

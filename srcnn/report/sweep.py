@@ -14,11 +14,9 @@ from hydra.experimental.callback import Callback
 from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
-from srcnn.report.page import duration, points, read_log, write_page
-from srcnn.report.plots import Line, plot
+from srcnn.report.page import curves, read_log, write_page
+from srcnn.report.plots import COLOURS, Line, plot
 from srcnn.report.scores import write_csv
-
-_COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5")
 
 
 class SweepTable(Callback):
@@ -110,24 +108,15 @@ def write_sweep(
     values = [dict(override.lstrip("+").partition("=")[::2] for override in run["overrides"]) for run in runs]
     keys = dict.fromkeys(key for run in values for key in run)
     parameters = [key for key in keys if len({run.get(key) for run in values}) > 1]
-    logs = [read_log(path.parent / run["name"] / "metrics.csv") for run in runs]
+    styles = [*list(COLOURS)[:6], *["soft"] * len(runs)]
     shown = [
-        {
-            **run,
-            "run": run["name"],
-            "values": {key: value[key] for key in parameters if key in value},
-            "style": _COLOURS[number] if number < len(_COLOURS) else "soft-line",
-            "time": duration(run["seconds"]),
-        }
-        for number, (run, value) in enumerate(zip(runs, values, strict=True))
+        {**run, "values": {key: own[key] for key in parameters if key in own}, "style": style}
+        for run, own, style in zip(runs, values, styles, strict=False)
     ]
-    curves = [
-        Line(f"run {run['run']}", found, run["style"].removesuffix("-line"))
-        for run, log in zip(shown, logs, strict=True)
-        if (found := points(log, "val/psnr"))
-    ][::-1]  # the best on top
-    bicubic = points(logs[0], "val/psnr_bicubic")
-    ranked = [run["val_psnr"] for run in runs if run["val_psnr"] is not None]
+    lines = curves(
+        {f"run {run['name']}": read_log(path.parent / run["name"] / "metrics.csv") for run in runs}, "val/psnr"
+    )
+    ranked = [run for run in shown if run["val_psnr"] is not None]
     write_page(
         path,
         "sweep.html",
@@ -138,27 +127,18 @@ def write_sweep(
         tests=list(dict.fromkeys(name for run in runs for name in run["mean"])),
         parameters=parameters,
         protocol=runs[0]["protocol"],
-        bicubic=bicubic[-1][1] if bicubic else None,
-        spread=max(ranked) - min(ranked) if ranked else None,
-        plots=[_parameter_plot(key, known) for key in parameters if (known := _validated(key, shown))],
-        curves=plot([*_across(bicubic, curves), *curves], "step", "PSNR on the validation images, dB")
-        if curves
-        else None,
+        bicubic=next((line.points[0][1] for line in lines if line.name == "bicubic"), None),
+        spread=ranked[0]["val_psnr"] - ranked[-1]["val_psnr"] if ranked else None,
+        plots=[
+            _parameter_plot(key, known) for key in parameters if (known := [r for r in ranked if key in r["values"]])
+        ],
+        curves=plot(lines, "step", "PSNR on the validation images, dB") if lines else None,
         command=shlex.join(command),
     )
 
 
-def _across(bicubic: Sequence[tuple[float, float]], curves: Sequence[Line]) -> list[Line]:
-    """Bicubic's PSNR from the first to the last step of any run."""
-    steps = [step for curve in curves for step, _ in curve.points]
-    return [Line("bicubic", [(step, bicubic[-1][1]) for step in (min(steps), max(steps))], "soft")] if bicubic else []
-
-
-def _validated(key: str, runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [run for run in runs if run["val_psnr"] is not None and key in run["values"]]
-
-
 def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
+    """Validation PSNR over the values of a setting: numbers, or words beside each other."""
     texts = [run["values"][key] for run in runs]
     try:
         places, categories = [float(text) for text in texts], []
@@ -167,8 +147,8 @@ def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
         places = [float(categories.index(text)) for text in texts]
     log = not categories and min(places) > 0 and max(places) >= 5 * min(places)
     dots = [
-        Line(f"run {run['run']}", [(place, run["val_psnr"])], run["style"].removesuffix("-line"), joined=False)
+        Line(f"run {run['name']}", [(place, run["val_psnr"])], run["style"], joined=False)
         for run, place in zip(runs, places, strict=True)
-    ][::-1]
+    ][::-1]  # the best on top
     ticks = sorted(set(places)) if len(set(places)) <= 6 else None
     return plot(dots, key, "Validation PSNR, dB", log_x=log, categories=categories, ticks=ticks)
