@@ -23,7 +23,8 @@ _LONG = 600  # seconds on a CPU, from which on a faster recipe is named
 # Lightning's tips, and its warnings about what is so on purpose here.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what was asked for
+for asked_for in ("profilers", "callbacks.early_stopping"):
+    logging.getLogger(f"lightning.pytorch.{asked_for}").setLevel(logging.INFO)
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
