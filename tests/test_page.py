@@ -23,16 +23,25 @@ from srcnn.report.sweep import SweepTable
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def playwright() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
     with sync_api.sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-        path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-        if not Path(path).exists():
-            pytest.skip("no Chromium on this machine: apt-get install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+        yield playwright
+
+
+def launch(playwright: Any, *arguments: str) -> Any:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
+    if not Path(path).exists():
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or playwright install chromium")
+    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *arguments])
+
+
+@pytest.fixture(scope="module")
+def browser(playwright: Any) -> Iterator[Any]:
+    browser = launch(playwright)
+    yield browser
+    browser.close()
 
 
 def open_page(browser: Any, path: Path, width: int = 1280, scheme: str = "light") -> tuple[Any, list[str]]:
@@ -177,11 +186,15 @@ def test_any_two_are_compared(browser: Any, sweep: tuple[Path, str], images: Pat
     assert page.locator("svg").first.get_attribute("aria-label") == (
         "PSNR on the validation images, dB over step: bicubic, 1, 0"
     )
-    page.context.new_cdp_session(page).send(
-        "Emulation.setEmulatedMedia", {"features": [{"name": "hover", "value": "none"}]}
-    )
-    assert page.locator(".touch").is_visible() and not page.locator(".keys").is_visible()
     assert not faults
+
+
+def test_keys_are_for_keyboards(playwright: Any, browser: Any, trained: Path) -> None:
+    touch = launch(playwright, "--blink-settings=primaryHoverType=1,availableHoverTypes=1")
+    for which, seen, hidden in ((browser, ".keys", ".touch"), (touch, ".touch", ".keys")):
+        page, _ = open_page(which, trained / "report.html")
+        assert page.locator(seen).is_visible() and not page.locator(hidden).is_visible()
+    touch.close()
 
 
 def test_error_map(browser: Any, trained: Path) -> None:

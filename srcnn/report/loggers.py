@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import OmegaConf
 from torch import nn
 
 from srcnn.data.samples import Sample
@@ -113,9 +114,12 @@ class TensorBoard(TensorBoardLogger):
         return str(self.folder)
 
     def begin(self, overrides: Sequence[str]) -> None:
-        """Name the run, which is what TensorBoard tells runs apart by; a resumed one goes on where it was."""
-        typed = [word.lstrip("+~").partition("=") for word in overrides if not word.lstrip("+~").startswith(_PLACES)]
-        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in typed)
+        """Name the run by what it does not share with its sweep; a resumed one goes on where it was."""
+        sweep = self.folder.parent / "multirun.yaml"  # by Hydra's sweeper
+        shared = OmegaConf.load(sweep).hydra.overrides.task if sweep.is_file() else []
+        typed = [word.lstrip("+~") for word in overrides if word not in shared]
+        pairs = [word.partition("=") for word in typed if not word.startswith(_PLACES)]
+        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)
         there = next(self.folder.rglob("events.out.tfevents.*"), None)
         self.folder = there.parent if there else self.folder / re.sub(r"[^\w=.,+-]", "_", name)[:100]
 
@@ -152,8 +156,6 @@ class Crops(L.Callback):
     side    of the square, in HR pixels
     """
 
-    zoom = 3
-
     def __init__(self, images: int = 3, side: int = 48):
         check_range("images", images, 0)
         check_range("side", side, 24)
@@ -173,22 +175,21 @@ class Crops(L.Callback):
             self.crops = [hardest_crop(sample, net.scale, self.side) for sample in samples[: self.images]]
         step = trainer.global_step - 1  # the one that the PSNR is logged at
         with torch.autocast(pl_module.device.type, enabled=False):
-            boards[0].experiment.add_image("val/crops", self.sheet(net), step, dataformats="HWC")
+            for crop in self.crops:  # an image each, or TensorBoard shows them too small to read
+                boards[0].experiment.add_image(f"val/{crop.name}", panels_of(crop, net), step, dataformats="HWC")
         if (filters := first_filters(net)) is not None:
             boards[0].experiment.add_image("weights/first_layer", filters, step, dataformats="HWC")
 
-    def sheet(self, net: Network) -> np.ndarray:
-        """A row of bicubic, network and ground truth a crop, few and so large enough to read: uint8 [H, W, 3]."""
-        rows = []
-        for crop in self.crops:
-            lr, hr = lr_and_hr(crop, net.scale)
-            sr = super_resolve(net, lr.to(next(net.parameters()).device)).cpu().clamp(0, 1)
-            panels = {"bicubic": bicubic_up(lr, net.scale).clamp(0, 1), type(net).__name__: sr, "ground truth": hr}
-            errors = [float((rgb_to_y(quantize(panel)) - rgb_to_y(hr)).square().mean()) for panel in panels.values()]
-            decibels = [f" {-10 * math.log10(error):.2f} dB" if error else "" for error in errors]
-            captions = [name + text for name, text in zip(panels, decibels, strict=True)]
-            rows.append((captions, magnified([*panels.values()], self.zoom)))
-        return np.asarray(sheet(rows))
+
+def panels_of(crop: Sample, net: Network, zoom: int = 3) -> np.ndarray:
+    """Bicubic, network and ground truth beside each other, every pixel a square: uint8 [H, W, 3]."""
+    lr, hr = lr_and_hr(crop, net.scale)
+    sr = super_resolve(net, lr.to(next(net.parameters()).device)).cpu().clamp(0, 1)
+    panels = {"bicubic": bicubic_up(lr, net.scale).clamp(0, 1), type(net).__name__: sr, "ground truth": hr}
+    errors = [float((rgb_to_y(quantize(panel)) - rgb_to_y(hr)).square().mean()) for panel in panels.values()]
+    decibels = [f" {-10 * math.log10(error):.2f} dB" if error else "" for error in errors]
+    captions = [name + text for name, text in zip(panels, decibels, strict=True)]
+    return np.asarray(sheet([(captions, magnified([*panels.values()], zoom))]))
 
 
 def hardest_crop(sample: Sample, scale: int, side: int) -> Sample:

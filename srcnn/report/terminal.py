@@ -155,7 +155,7 @@ class PlainProgress(L.Callback):
             left = step * (trainer.estimated_stepping_batches - trainer.global_step)
             if left != float("inf"):
                 slow = pl_module.device.type == "cpu" and left > _LONG and not self.has_recipe
-                advice = "; experiment=fast (or quickstart) takes a minute" if slow else ""
+                advice = "; experiment=fast takes a minute" if slow else ""
                 print(f"time      about {duration(left)}, {1000 * step:.0f} ms a step{advice}", flush=True)
 
     @rank_zero_only
@@ -170,13 +170,11 @@ class PlainProgress(L.Callback):
 
 
 def _figures(trainer: L.Trainer) -> list[str]:
-    """Loss, validation PSNR beside bicubic's, and throughput, as far as they are known."""
+    """Loss, and validation PSNR beside bicubic's, as far as they are known."""
     known = {name: float(value) for name, value in trainer.callback_metrics.items()}
     shown = [f"loss {known['train/loss']:.4g}"] if "train/loss" in known else []
     if "val/psnr" in known:
         shown.append(f"PSNR {known['val/psnr']:.2f} (bicubic {known['val/psnr_bicubic']:.2f})")
-    if "train/Mpixel_per_s" in known:
-        shown.append(f"{known['train/Mpixel_per_s']:.2f} Mpixel/s")
     return shown
 
 
