@@ -48,9 +48,11 @@ class References:
     def write(self, output: str | None, checkpoint: str) -> None:
         """Print the table; write scores and comparison."""
         folder = new_folder(output, "predict")
-        path, facts = folder / "comparison.png", {"protocol": "basicsr", "degradation": "as given"}
-        print(f"\n{table(self.scores, self.network, self.scale, *facts.values())}\n")
-        write_scores(folder, {self.network: Tested(self.net, self.scores, {**facts, "checkpoint": checkpoint})})
+        path = folder / "comparison.png"
+        facts = {"protocol": "basicsr", "degradation": "as given", "checkpoint": checkpoint}
+        tested = {self.network: Tested(self.net, self.scores, facts)}
+        print(f"\n{table(tested)}\n")
+        write_scores(folder, tested)
         write_comparison(path, self.shown)
         self.records.add(path, path)
         print(f"comparison  {path}")

@@ -94,7 +94,7 @@ def test_crops_show_what_the_network_makes_of_the_image(trained: Path, images: P
 
 def test_filters() -> None:
     net = SRCNN()
-    assert first_filters(net).shape == (8 * 40, 8 * 40, 3)  # type: ignore[union-attr]
+    assert first_filters(net).shape == (64, 3, 40, 40)  # type: ignore[union-attr]
     assert first_filters(torch.nn.Sequential(torch.nn.Conv2d(16, 3, 5))) is None
 
 

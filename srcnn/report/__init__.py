@@ -6,7 +6,7 @@ from pathlib import Path
 from srcnn.data.samples import Sample
 from srcnn.report.page import MOST_BYTES, MOST_IMAGES, card, write_report
 from srcnn.report.panels import shown, write_comparison
-from srcnn.report.scores import Tested, comparison_table, means, names, table, write_scores
+from srcnn.report.scores import Tested, means, names, table, write_scores
 
 __all__ = ["Tested", "means", "write"]
 
@@ -16,7 +16,7 @@ def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> 
 
     Several networks, of one scale and tested alike, are shown beside each other, with their differences to the first.
     """
-    networks, (net, scores, facts, run, _) = dict(zip(names(tested), tested, strict=True)), tested[0]
+    networks, (_, _, facts, run, _) = dict(zip(names(tested), tested, strict=True)), tested[0]
     write_scores(folder, networks)
     cards, images, size = [], [], 0
     for number, image in enumerate(shown(networks, samples, MOST_IMAGES)):
@@ -39,10 +39,7 @@ def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> 
         settings.append(f"degradation={facts['degradation'].split()[0]}")
     commands.append(("Test again", ["python", "-m", "srcnn.evaluate", *settings]))
     write_report(folder / "report.html", networks, cards, commands)
-    if len(tested) == 1:
-        print(f"\n{table(scores, next(iter(networks)), net.scale, facts['protocol'], facts['degradation'])}\n")
-    else:
-        print(f"\n{comparison_table(networks)}\n")
+    print(f"\n{table(networks)}\n")
     for name, path in zip(networks, paths, strict=True):
         print(f"{'weights' if len(tested) == 1 else name:<11} {path}")
     print(f"comparison  {folder / 'comparison.png'}\nreport      {folder / 'report.html'}")

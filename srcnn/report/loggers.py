@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import OmegaConf
-from torch import nn
+from torch import Tensor, nn
 
 from srcnn.data.samples import Sample
 from srcnn.errors import RunError, check_range
@@ -178,7 +178,7 @@ class Crops(L.Callback):
             for crop in self.crops:  # an image each, or TensorBoard shows them too small to read
                 boards[0].experiment.add_image(f"val/{crop.name}", panels_of(crop, net), step, dataformats="HWC")
         if (filters := first_filters(net)) is not None:
-            boards[0].experiment.add_image("weights/first_layer", filters, step, dataformats="HWC")
+            boards[0].experiment.add_images("weights/first_layer", filters, step)  # as a grid
 
 
 def panels_of(crop: Sample, net: Network, zoom: int = 3) -> np.ndarray:
@@ -203,10 +203,10 @@ def hardest_crop(sample: Sample, scale: int, side: int) -> Sample:
     return sample._replace(hr=sample.hr[:, top : top + side, left : left + side], lr=to_uint8(small))
 
 
-def first_filters(net: nn.Module, zoom: int = 4) -> np.ndarray | None:
-    """The first convolution's filters as a grid, gray where a weight is 0; None if it sees no colours.
+def first_filters(net: nn.Module, zoom: int = 4) -> Tensor | None:
+    """The first convolution's filters, gray where a weight is 0; None if it sees no colours.
 
-    Returns uint8 [H, W, 3]. Each filter is scaled to its own largest weight.
+    Returns uint8 [N, 3, H, W]. Each filter is scaled to its own largest weight.
     """
     weight = next((m.weight for m in net.modules() if isinstance(m, nn.Conv2d)), None)
     if weight is None or weight.shape[1] not in (1, 3):
@@ -214,10 +214,4 @@ def first_filters(net: nn.Module, zoom: int = 4) -> np.ndarray | None:
     filters = weight.detach().float().cpu()
     filters = filters / filters.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12) / 2 + 0.5
     tiles = to_uint8(filters).expand(-1, 3, -1, -1).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
-    tiles = F.pad(tiles, (2, 2, 2, 2), value=255)
-    columns = math.ceil(math.sqrt(len(tiles)))
-    rows = math.ceil(len(tiles) / columns)
-    grid = tiles.new_full((rows * columns, *tiles.shape[1:]), 255)
-    grid[: len(tiles)] = tiles
-    grid = grid.view(rows, columns, *tiles.shape[1:]).permute(0, 3, 1, 4, 2)
-    return grid.reshape(rows * tiles.shape[2], columns * tiles.shape[3], 3).numpy()
+    return F.pad(tiles, (2, 2, 2, 2), value=255)

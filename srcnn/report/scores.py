@@ -48,45 +48,23 @@ def means(scores: Scores) -> dict[str, Score]:
     return {name: mean_score([score for image_set, _, score in scores if image_set == name]) for name in sets}
 
 
-def table(scores: Scores, network: str, scale: int, protocol: str, degradation: str = "bicubic") -> str:
-    """Per image and in the mean: bicubic and network, PSNR in dB and SSIM, and the gain."""
-    lines = []
-    for image_set, mean in means(scores).items():
-        rows = [(image, score) for other, image, score in scores if other == image_set]
-        width = max(len(image) for image, _ in [*rows, ("image", mean)])
-        lines += [
-            f"{image_set} x{scale}, PSNR (dB) and SSIM on luma, protocol {protocol}, LR {degradation}",
-            f"{'image':<{width}}  {'bicubic':>14}  {network:>14}  {'gain':>6}",
-            *(_row(image, score, width) for image, score in rows),
-            _row("mean", mean, width),
-            "",
-        ]
-    return "\n".join(lines[:-1])
-
-
-def _row(name: str, s: Score, width: int) -> str:
-    return f"{name:<{width}}  {s.bicubic_psnr:6.2f}  {s.bicubic_ssim:.4f}  {s.psnr:6.2f}  {s.ssim:.4f}  {s.gain:+6.2f}"
-
-
-def comparison_table(networks: Mapping[str, Tested]) -> str:
-    """Per image and in the mean: PSNR in dB of bicubic and of every network; and how far they are from the first."""
+def table(networks: Mapping[str, Tested]) -> str:
+    """Per image and in the mean: PSNR in dB and SSIM of bicubic and every network; the gain, or the differences."""
     first, *others = networks
-    facts, scale, lines = networks[first].facts, networks[first].net.scale, []
+    (net, _, facts, *_), lines = networks[first], []
+    widths = [max(14, len(name)) for name in ("bicubic", *networks)]
     for image_set, apart in differences(networks).items():
-        rows = [("image", ["bicubic", *networks])]
+        rows = [("image", ["bicubic", *networks], "  gain")]
         for image, found in rows_of(networks, image_set):
-            figures = [found[0].bicubic_psnr, *(score.psnr for score in found)]
-            rows.append((image, [f"{figure:.2f}" for figure in figures]))
-        first_width = max(len(image) for image, _ in rows)
-        widths = [max(7, len(title)) for title in rows[0][1]]
-        lines.append(
-            f"{image_set} x{scale}, PSNR (dB) on luma, protocol {facts['protocol']}, LR {facts['degradation']}"
-        )
-        for image, texts in rows:
-            cells = (f"{text:>{width}}" for text, width in zip(texts, widths, strict=True))
-            lines.append("  ".join([f"{image:<{first_width}}", *cells]))
-        lines += [f"{other} - {first}: {said(apart[other])}" for other in others]
-        lines.append("")
+            pairs = [(found[0].bicubic_psnr, found[0].bicubic_ssim), *((score.psnr, score.ssim) for score in found)]
+            rows.append((image, [f"{psnr:6.2f}  {ssim:.4f}" for psnr, ssim in pairs], f"{found[0].gain:+6.2f}"))
+        wide = max(len(image) for image, *_ in rows)
+        about = f"protocol {facts['protocol']}, LR {facts['degradation']}"
+        lines.append(f"{image_set} x{net.scale}, PSNR (dB) and SSIM on luma, {about}")
+        for image, cells, gain in rows:
+            cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
+            lines.append("  ".join([f"{image:<{wide}}", *cells, *([] if others else [gain])]))
+        lines += [*(f"{other} - {first}: {said(apart[other])}" for other in others), ""]
     return "\n".join(lines[:-1])
 
 

@@ -14,7 +14,7 @@ from hydra.experimental.callback import Callback
 from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
-from srcnn.report.page import curves, read_log, write_page
+from srcnn.report.page import curves, figure, read_log, write_page
 from srcnn.report.plots import COLOURS, Line, plot
 from srcnn.report.scores import write_csv
 
@@ -56,24 +56,23 @@ def rank(folder: Path, overrides: Sequence[str]) -> None:
     write_csv(folder / "sweep.csv", rows)
     seeds = over_seeds(runs)
     if seeds:
-        write_csv(folder / "sweep_seeds.csv", [_flat(row) for row in seeds])
+        table = [
+            {"settings": row["settings"], "runs": row["runs"]}
+            | {f"{name}_{key}": value for name, pair in row["figures"].items() for key, value in pair.items()}
+            for row in seeds
+        ]
+        write_csv(folder / "sweep_seeds.csv", table)
     write_sweep(folder / "sweep.html", runs, seeds, ["python", "train.py", "-m", *overrides])
-    _print(rows, list(dict.fromkeys(name for run in runs for name in run["mean"])), seeds)
-    print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
-
-
-def _print(rows: Sequence[Mapping[str, Any]], tests: Sequence[str], seeds: Sequence[Mapping[str, Any]]) -> None:
-    def figure(value: float | None) -> str:
-        return f"{'-' if value is None else f'{value:.2f}':>6}"
-
+    tests = list(dict.fromkeys(name for run in runs for name in run["mean"]))
     print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images")
-    print(f"rank  {'val':>6}  {'  '.join(f'{name:>6}' for name in tests)}  run  overrides")
+    print("  ".join(["rank", *(f"{name:>6}" for name in ("val", *tests)), "run", "overrides"]))
     for row in rows:
-        figures = "  ".join(figure(value) for value in [row["val_psnr"], *(row.get(f"{name}_psnr") for name in tests)])
-        print(f"{row['rank']:>4}  {figures}  {row['run']:>3}  {row['overrides']}")
+        figures = [figure(row.get(key)).rjust(6) for key in ("val_psnr", *(f"{name}_psnr" for name in tests))]
+        print("  ".join([f"{row['rank']:>4}", *figures, f"{row['run']:>3}", row["overrides"]]))
     for row in seeds:
-        texts = [f"{name} {mean:.3f} ± {deviation:.3f}" for name, (mean, deviation) in row["figures"].items()]
+        texts = [f"{name} {pair['mean']:.3f} ± {pair['std']:.3f}" for name, pair in row["figures"].items()]
         print(f"{row['settings'] or 'over seeds'}: {', '.join(texts)} dB over {row['runs']} seeds")
+    print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -88,17 +87,10 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         figures = {"validation": [run["val_psnr"] for run in group]}
         figures |= {name: [run["mean"].get(name, {}).get("psnr") for run in group] for name in group[0]["mean"]}
         known = {name: values for name, values in figures.items() if None not in values}
-        pairs = {name: (fmean(values), stdev(values)) for name, values in known.items()}
+        pairs = {name: {"mean": fmean(values), "std": stdev(values)} for name, values in known.items()}
         settings = " ".join(word for word in words if word not in constant)
         rows.append({"settings": settings, "runs": len(group), "figures": pairs})
     return rows
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {"settings": row["settings"], "runs": row["runs"]}
-    for name, (mean, deviation) in row["figures"].items():
-        flat |= {f"{name}_mean": mean, f"{name}_std": deviation}
-    return flat
 
 
 def write_sweep(

@@ -95,17 +95,10 @@ def steps_of(trainer: Any, batches: int) -> int | None:
 class Meter(L.Callback):
     """Logs at every log point the pixels of patches trained on a second."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start()  # also of a run resumed within an epoch
-
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start()
-
-    def _start(self) -> None:
         self.since, self.batches = time.perf_counter(), 0
+
+    on_train_start = on_validation_end = on_train_epoch_start  # the former also of a run resumed within an epoch
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -116,7 +109,7 @@ class Meter(L.Callback):
         _wait_for(pl_module.device)  # as logging the loss is about to do
         pixels = batch[1].shape[0] * batch[1].shape[-2] * batch[1].shape[-1] * trainer.world_size
         pl_module.log("train/Mpixel_per_s", pixels * self.batches / 1e6 / (time.perf_counter() - self.since))
-        self._start()
+        self.on_train_epoch_start(trainer, pl_module)
 
 
 def _wait_for(device: torch.device) -> None:
