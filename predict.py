@@ -46,6 +46,7 @@ def predict(cfg: Any) -> int:
         references = References(net, cfg.reference, records)
     compare = references.compare if references else None
     known = fingerprint(net, checkpoint.get("arguments"))
+    net = net if cfg.exact else net.for_inference()
     enlarger = Enlarger(net, known, records, compare, cfg.overwrite, cfg.max_pixels)
     done, weights = enlarger.run(jobs, rank, processes), find_checkpoint(cfg.ckpt_path, cfg.scale)
     share = f" (process {rank} of {processes})" if processes > 1 else ""

@@ -3,7 +3,7 @@
     python -m benchmarks.camera [--scales 2 3] [--sets Set5 Set14 photos]
 
 LR shrunk bicubically and saved as JPEG of quality 60, 75 and 90 (no blur, no noise), and as it is; PSNR and SSIM on
-luma, protocol basicsr, of bicubic, of srcnn_xN and of srcnn_camera_xN. Writes benchmarks/results/camera.json; with
+luma, protocol basicsr, of bicubic, of srcnn_xN and of srcnn_camera_xN. With
 --draw docs/camera.png instead, a part of one of scikit-image's photographs from a JPEG of quality 60.
 """
 

@@ -1,11 +1,12 @@
 """How long does an image take, and how much memory, against the plain module and ONNX Runtime?
 
-    python -m benchmarks.inference [--rounds 3] [--size 1280x720 3840x2160]      pip install -e ".[export]"
+    python -m benchmarks.inference [--rounds 5] [--size 1280x720 3840x2160] [--weights srcnn_x3 compact_x3]
+                                                                     pip install -e ".[export]"
 
-`srcnn.upscale.super_resolve` against `net(lr)` and against the network's body in ONNX Runtime with its default
-settings, fed with the enlarged image. SR sizes; the shipped SRCNN x3 on random pixels. Times: the best of some rounds
-in alternation in one process. Memory: what the peak of a process of its own rises by during one call, the output
-included. `differ`: 8-bit values unlike the plain module's, of all. Writes benchmarks/results/inference.json.
+`srcnn.upscale.super_resolve` of `net.for_inference()` against `net(lr)` and against the network's body in ONNX Runtime
+with its default settings, fed with what the body takes. SR sizes, random pixels. Seconds: the median of some rounds in
+alternation in one process, and their range; "x ONNX": the median ratio of a round. Memory: what the peak of a process
+of its own rises by during one call, the output included. `differ`: 8-bit values unlike the plain module's, of all.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 from typing import Any, cast
 
 import torch
@@ -60,10 +62,11 @@ def onnx_runtime(net: Network) -> Contender:
     return run
 
 
-def contender(name: str) -> Contender:
-    net, _ = load_network(None, scale=3)
+def contender(name: str, weights: str) -> Contender:
+    net, _ = load_network(weights)
+    fast = net.for_inference()
     if name == "upscale":
-        return lambda lr: super_resolve(net, lr)
+        return lambda lr: super_resolve(fast, lr)
     return net if name == "plain module" else onnx_runtime(net)
 
 
@@ -72,9 +75,9 @@ def picture(size: str) -> Tensor:
     return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def peak_rise(name: str, size: str) -> float:
+def peak_rise(name: str, weights: str, size: str) -> float:
     """MB, in this process, which should have done nothing before."""
-    run = contender(name)
+    run = contender(name, weights)
     run(torch.rand(1, 3, 24, 24))
     lr = picture(size)
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, which a process inherits, is forgotten
@@ -89,39 +92,48 @@ def peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 
 
-def memory(name: str, size: str) -> float:
-    command = [sys.executable, "-m", "benchmarks.inference", "--memory-of", name, "--size", size]
+def memory(name: str, weights: str, size: str) -> float:
+    command = [sys.executable, "-m", "benchmarks.inference", "--memory-of", name, "--weights", weights, "--size", size]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", nargs="+", default=["1280x720", "3840x2160"])
+    parser.add_argument("--weights", nargs="+", default=["srcnn_x3", "compact_x3"])
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory_of:
-        print(json.dumps(peak_rise(arguments.memory_of, arguments.size[0])))
+        print(json.dumps(peak_rise(arguments.memory_of, arguments.weights[0], arguments.size[0])))
         return
-    names = ["plain module", "upscale"] + ["ONNX Runtime"] * bool(find_spec("onnxruntime") and find_spec("onnxscript"))
-    contenders = {name: contender(name) for name in names}
+    has_onnx = find_spec("onnxruntime") and find_spec("onnxscript")
+    names = ["plain module", "upscale"] + ["ONNX Runtime"] * bool(has_onnx)
     rows = []
-    for size in arguments.size:
-        lr = picture(size)
-        seconds = {name: float("inf") for name in names}
-        results = {}
-        for _ in range(arguments.rounds):
-            for name, run in contenders.items():
-                start = time.perf_counter()
-                results[name] = to_uint8(run(lr))
-                seconds[name] = min(seconds[name], time.perf_counter() - start)
-        plain = results["plain module"]
-        for name in names:
-            row = {"size": size, "contender": name, "s": seconds[name], "MB": memory(name, size)}
-            row["x faster than plain"] = seconds["plain module"] / seconds[name]
-            rows.append(row | {"differ": f"{int((results[name] != plain).sum())} of {plain.numel()}"})
-        del results, plain
+    for weights in arguments.weights:
+        contenders = {name: contender(name, weights) for name in names}
+        for size in arguments.size:
+            lr = picture(size)
+            seconds: dict[str, list[float]] = {name: [] for name in names}
+            results = {}
+            for turn in range(arguments.rounds + 1):
+                for name, run in contenders.items():
+                    start = time.perf_counter()
+                    sr = run(lr)
+                    if turn:  # the first is to warm up
+                        seconds[name].append(time.perf_counter() - start)
+                    results[name] = to_uint8(sr)
+                    del sr
+            plain = results["plain module"]
+            for name in names:
+                row = {"network": weights, "size": size, "contender": name, "s": median(seconds[name])}
+                row["range"] = f"{min(seconds[name]):.3f}-{max(seconds[name]):.3f}"
+                pairs = zip(seconds[names[-1]], seconds[name], strict=True)
+                row["x ONNX"] = median(theirs / mine for theirs, mine in pairs) if has_onnx else None
+                row["MB"] = memory(name, weights, size)
+                rows.append(row | {"differ": f"{int((results[name] != plain).sum())} of {plain.numel()}"})
+            del results, plain
     show("inference", rows, rounds=arguments.rounds)
 
 

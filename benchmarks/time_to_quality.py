@@ -4,7 +4,7 @@
 
 The contenders take turns in one process: a few seconds of `experiment=fast` through Lightning (SETTINGs laid over it),
 then as long of the usual loop (see usual.py), which afterwards goes on alone until its time is up. Scoring is not
-counted. Prints a table, writes benchmarks/results/time_to_quality.json and draws docs/time_to_quality.svg from it;
+counted. Prints a table, writes its results and draws docs/time_to_quality.svg from it;
 with --draw it only draws.
 """
 

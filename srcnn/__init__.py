@@ -39,12 +39,14 @@ def enlarge(net: "Network", image: Any) -> Any:
     from srcnn.files import ImageFile, from_pillow, to_pillow
     from srcnn.upscale import enlarge as enlarge_file
 
+    fast = net.for_inference()
+
     def larger(planes: torch.Tensor) -> torch.Tensor:
         is_known = planes.is_floating_point() or planes.dtype in (torch.uint8, torch.uint16)
         if not is_known or len(planes) not in (1, 2, 3, 4) or not planes.numel():
             raise UserError(f"an image of {planes.dtype} and {list(planes.shape)}: see the help of srcnn.enlarge")
         colours = 1 if len(planes) < 3 else 3
-        result = enlarge_file(net, ImageFile(planes[:colours], planes[colours:] if len(planes) > colours else None))
+        result = enlarge_file(fast, ImageFile(planes[:colours], planes[colours:] if len(planes) > colours else None))
         sr = result.colour if result.alpha is None else torch.cat([result.colour, result.alpha])
         return (sr.clamp(0, 1) if sr.is_floating_point() else sr).clone(memory_format=torch.contiguous_format)
 
@@ -57,4 +59,4 @@ def enlarge(net: "Network", image: Any) -> Any:
             raise UserError(f"an image of {list(image.shape)}: an array must be [H, W] or [H, W, C]")
         rows = larger(torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image))).permute(2, 0, 1))
         return rows.permute(1, 2, 0).numpy().reshape(*rows.shape[1:], *image.shape[2:])
-    return to_pillow(enlarge_file(net, from_pillow(image)))
+    return to_pillow(enlarge_file(fast, from_pillow(image)))

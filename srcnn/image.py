@@ -91,6 +91,13 @@ def shave(x: Tensor, border: int) -> Tensor:
     return x[..., border : x.shape[-2] - border, border : x.shape[-1] - border]
 
 
+def cut(image: Tensor, part: list[slice], whole: list[slice] | None = None, ratio: int = 1) -> Tensor:
+    """Cut a part out of an image that has `ratio` times the pixels, and shows but the part `whole` of it all."""
+    top, left = (s.start for s in whole) if whole else (0, 0)
+    rows, columns = (slice((s.start - o) * ratio, (s.stop - o) * ratio) for s, o in zip(part, (top, left), strict=True))
+    return image[:, :, rows, columns]
+
+
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
     """BT.601 studio range, scaled to [0, 1]: Y lies in [16, 235]/255, as in MATLAB's rgb2ycbcr."""
     matrix = rgb.new_tensor(_YCBCR) / 255

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import torch.nn.functional as F
@@ -9,23 +10,21 @@ from torch import Tensor
 
 from srcnn.errors import UserError
 from srcnn.files import ImageFile
-from srcnn.image import as_float, as_type, bicubic_up, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
+from srcnn.image import as_float, as_type, bicubic_up, cut, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
 from srcnn.nets import Network
 
-# SR pixels of a tile: on a CPU as many as keep SRCNN's features (13 MB) in the cache, else enough to fill a GPU.
-_TILE = (128, 256)
-_LARGE_TILE = (2048, 2048)
+_LARGE_TILE = (2048, 2048)  # enough to fill a GPU
 
 Progress = Callable[[int, int], None]  # pixels done, of how many
 
 
-@torch.inference_mode()
 def super_resolve(
     net: Network, lr: Tensor, tile: tuple[int, int] | None = None, progress: Progress | None = None
 ) -> Tensor:
     """Any LR image [N, 1 or 3, H, W] -> SR with as many channels, whatever the network works on, of the same type.
 
-    tile      height and width of a tile in SR pixels; by default what suits the device; halved when memory runs out
+    tile      height and width of a tile in pixels of `net.body`'s input, by default what suits network and device;
+              halved when memory runs out
     progress  called after each tile with the LR pixels done and all of them
 
     In tiles, equal to `net(lr)` of the whole but for memory and time: a tile sees `receptive_radius` more pixels around
@@ -33,18 +32,50 @@ def super_resolve(
     float image of the whole is made. A network on Y enlarges Cb and Cr bicubically; a gray image goes through an RGB
     network as three equal channels, and their luma comes back.
     """
-    gray = lr.shape[1] == 1
+    device = next((parameter.device for parameter in net.parameters()), lr.device)
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
     shape = (*lr.shape[:2], *(side * net.scale for side in lr.shape[2:]))
     sr = torch.empty(shape, dtype=lr.dtype, device=lr.device, memory_format=torch.channels_last)  # as files have it
-    for core, y in _tiles(net, lr, tile, progress):
-        if net.channels == 3 and gray:
-            y = gray_of(y)
-        elif net.channels == 1 and not gray:
-            near = _grown(core, 2, lr)  # what bicubic looks at
-            chroma = bicubic_up(rgb_to_ycbcr(as_float(_part(lr, near)).to(y))[:, 1:], net.scale)
-            y = ycbcr_to_rgb(torch.cat([y, _part(chroma, core, near, net.scale)], dim=1))
-        _part(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
+
+    @torch.inference_mode()
+    def compute(core: list[slice]) -> int:
+        rows, columns = (part.stop - part.start for part in core)
+        try:
+            cut(sr, core, ratio=net.scale).copy_(as_type(_tile(net, lr, core, device), lr.dtype))
+        except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
+            if "memory" not in str(error) or rows * columns == 1:
+                raise
+            sides = (rows - rows // 2, columns) if rows >= columns else (rows, columns - columns // 2)
+            for half in _split(core, sides):
+                compute(half)
+        return rows * columns
+
+    whole = [slice(0, side) for side in lr.shape[2:]]
+    height, width = (
+        max(1, side * net.body_scale // net.scale)
+        for side in tile or (net.tile if device.type == "cpu" else _LARGE_TILE)
+    )
+    if not tile and threads > 1:
+        height = min(height, max(16, -(-lr.shape[2] // threads)))  # something for every thread to do
+    done = 0
+    for pixels in _in_threads(compute, _split(whole, (height, width)), threads):
+        done += pixels
+        if progress:
+            progress(done, lr.shape[2] * lr.shape[3])
     return sr
+
+
+def _in_threads(work: Callable[[list[slice]], int], tiles: list[list[slice]], threads: int) -> Iterator[int]:
+    """Each tile by one thread alone: torch's own threads would wait for each other after every layer of it."""
+    if threads == 1:
+        yield from map(work, tiles)
+        return
+    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    try:
+        yield from pool.map(work, tiles)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # part of what the other threads set is common to all
 
 
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
@@ -101,6 +132,9 @@ class SelfEnsemble(Network):
         self.net, self.body_scale = net, net.body_scale
         self.receptive_radius, self.preprocess_radius = net.receptive_radius, net.preprocess_radius
 
+    def for_inference(self) -> Network:
+        return SelfEnsemble(self.net.for_inference())
+
     def preprocess(self, lr: Tensor) -> Tensor:
         return self.net.preprocess(lr)
 
@@ -130,60 +164,41 @@ def device_of(accelerator: str) -> torch.device:
     raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
 
 
-def _tiles(
-    net: Network, lr: Tensor, tile: tuple[int, int] | None, progress: Progress | None
-) -> Iterator[tuple[list[slice], Tensor]]:
-    """Parts of the LR image and what the network makes of each, on the network's device."""
-    device = next((parameter.device for parameter in net.parameters()), lr.device)
-    sides = tile or (_TILE if device.type == "cpu" else _LARGE_TILE)
-    done, total = 0, lr.shape[2] * lr.shape[3]
-    todo = _split([slice(0, side) for side in lr.shape[2:]], [max(1, side // net.scale) for side in sides])
-    while todo:
-        core = todo.pop()
-        rows, columns = (part.stop - part.start for part in core)
-        try:
-            y = _tile(net, lr, core, device)
-        except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
-            if "memory" not in str(error) or rows * columns == 1:
-                raise
-            todo += _split(core, [rows - rows // 2, columns] if rows >= columns else [rows, columns - columns // 2])
-            continue
-        yield core, y
-        done += rows * columns
-        if progress:
-            progress(done, total)
-
-
-def _split(whole: list[slice], sides: list[int]) -> list[list[slice]]:
-    """A part of an image in tiles of at most these sides, the first last."""
+def _split(whole: list[slice], sides: tuple[int, int]) -> list[list[slice]]:
+    """A part of an image in tiles of at most these sides."""
     rows, columns = (
         [slice(start, min(start + side, part.stop)) for start in range(part.start, part.stop, side)]
         for part, side in zip(whole, sides, strict=True)
     )
-    return [[row, column] for row in rows for column in columns][::-1]
+    return [[row, column] for row in rows for column in columns]
 
 
 def _tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> Tensor:
+    """SR of a part of the LR image, as float."""
     body_input = net.scale // net.body_scale  # its pixels per LR pixel
     seen = _grown(core, math.ceil(net.receptive_radius / body_input), lr)
     read = _grown(seen, net.preprocess_radius, lr)
-    part = as_float(_part(lr, read).to(device))
+    part = as_float(cut(lr, read).to(device))
     dtype = next((parameter.dtype for parameter in net.parameters()), part.dtype)
     part = part.to(torch.promote_types(torch.float32, dtype))  # bicubic in less precision would show
     if net.channels != part.shape[1]:
         part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_y(part)
-    x = _part(net.preprocess(part), seen, read, body_input)
-    return _part(net.body(x.to(dtype)).to(part.dtype), core, seen, net.scale)
+    x = cut(net.preprocess(part), seen, read, body_input)
+    inner = [
+        slice((of.start - whole.start) * body_input, (of.stop - whole.start) * body_input)
+        for of, whole in zip(core, seen, strict=True)
+    ]
+    y = net.body_of_tile(x.to(dtype), inner).to(part.dtype)
+    if net.channels == 3 and lr.shape[1] == 1:
+        return gray_of(y)
+    if net.channels == 1 and lr.shape[1] == 3:
+        near = _grown(core, 2, lr)  # what bicubic looks at
+        chroma = bicubic_up(rgb_to_ycbcr(as_float(cut(lr, near)).to(y))[:, 1:], net.scale)
+        return ycbcr_to_rgb(torch.cat([y, cut(chroma, core, near, net.scale)], dim=1))
+    return y
 
 
 def _grown(part: list[slice], margin: int, image: Tensor) -> list[slice]:
     """A part of an image and the margin around it, as far as there is one."""
     sizes = image.shape[2:]
     return [slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(part, sizes, strict=True)]
-
-
-def _part(image: Tensor, part: list[slice], whole: list[slice] | None = None, ratio: int = 1) -> Tensor:
-    """Cut a part out of an image that has `ratio` times the pixels, and shows but the part `whole` of it all."""
-    top, left = (s.start for s in whole) if whole else (0, 0)
-    rows, columns = (slice((s.start - o) * ratio, (s.stop - o) * ratio) for s, o in zip(part, (top, left), strict=True))
-    return image[:, :, rows, columns]

@@ -4,10 +4,11 @@ import pytest
 import torch
 from test_nets import SMALL, ZOO
 
+from srcnn.data.leaves import dead_leaves
 from srcnn.files import ImageFile
 from srcnn.image import bicubic_up, quantize, to_uint8
 from srcnn.nets import SRCNN, Network
-from srcnn.run.checkpoint import load_network
+from srcnn.run.checkpoint import WEIGHTS, load_network
 from srcnn.upscale import Bicubic, SelfEnsemble, enlarge, super_resolve
 
 
@@ -26,6 +27,40 @@ def test_tiles_do_not_show(net_type: type[Network]) -> None:
         tiled = super_resolve(net, lr, (rows, columns))
         torch.testing.assert_close(tiled, whole, atol=1e-6, rtol=0)
         assert (quantize(tiled) != quantize(whole)).float().mean() < 1e-4  # those at a tie, where 1e-7 decides
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"scale": 2, "residual": True},
+        {"scale": 4, "channels": 1},
+        {"scale": 1},
+        {"kernels": (9, 5, 5)},
+        {"scale": 5, "kernels": (5, 3, 1)},
+        {"kernels": (1, 1, 1)},
+        {"padding_mode": "zeros"},
+    ],
+)
+def test_srcnn_for_inference_is_the_same_function(settings: dict) -> None:
+    torch.manual_seed(0)
+    net = SRCNN(**settings).double().eval()
+    fast = net.for_inference()
+    for height, width in ((20, 23), (1, 1), (3, 40), (2, 7), (64, 5)):
+        lr = torch.rand(2, net.channels, height, width, dtype=torch.float64)
+        with torch.inference_mode():
+            whole = net(lr)
+            for sr in (fast(lr), super_resolve(fast, lr, (8, 9)), super_resolve(fast, lr, (5, 7))):
+                torch.testing.assert_close(sr, whole, atol=1e-14, rtol=0)
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(WEIGHTS.glob("*.pth"))])
+def test_what_inference_changes_can_not_be_seen(name: str) -> None:
+    """The rule: no 8-bit value off by more than one, and at most 1 in 10,000."""
+    net, _ = load_network(name)
+    lr = torch.stack(dead_leaves(count=2, size=200, seed=0))
+    exact, fast = super_resolve(net, lr).int(), super_resolve(net.for_inference(), lr).int()
+    assert (fast - exact).abs().max() <= 1 and (fast != exact).float().mean() <= 1e-4
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 700), (700, 5), (333, 301)])

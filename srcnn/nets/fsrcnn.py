@@ -1,10 +1,11 @@
 """FSRCNN: SRCNN's successor by the same authors, at the LR size, with a transposed convolution as its last layer."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcnn.errors import check_choice, check_range
-from srcnn.nets.base import Conv, Network
+from srcnn.nets.base import Conv, Network, PReLU
 
 
 class FSRCNN(Network):
@@ -37,34 +38,60 @@ class FSRCNN(Network):
         planes = [(channels, width, 5), (width, shrunk, 1), *[(shrunk, shrunk, 3)] * depth, (shrunk, width, 1)]
         layers: list[nn.Module] = []
         for inputs, outputs, kernel in planes:
-            layers += [Conv(inputs, outputs, kernel, "zeros"), nn.PReLU(outputs)]
+            layers += [Conv(inputs, outputs, kernel, "zeros"), PReLU(outputs)]
         self.features = nn.Sequential(*layers)
-        # Of the 9 pixels that a pixel is spread over, `before` lie before its own `scale` pixels.
-        before = (10 - scale) // 2
-        self.deconv = nn.ConvTranspose2d(width, channels, 9, scale, before, output_padding=2 * before + scale - 9)
-        self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - before) // scale
+        self.deconv = _Deconv(width, channels, scale)
+        self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - self.deconv.before) // scale
         for layer in self.features:
             if isinstance(layer, Conv):
                 nn.init.kaiming_normal_(layer.weight, a=0.25)
                 nn.init.zeros_(layer.bias)
         nn.init.normal_(self.deconv.weight, std=1e-3)
-        assert self.deconv.bias is not None
         nn.init.zeros_(self.deconv.bias)
         if init == "identity":
-            self._init_identity(before)
+            self._init_identity()
 
     def body(self, x: Tensor) -> Tensor:
         return self.deconv(self.features(x))
 
     @torch.no_grad()
-    def _init_identity(self, before: int) -> None:
+    def _init_identity(self) -> None:
         c = self.channels
         for layer in self.features:
             if isinstance(layer, Conv):
                 nn.init.dirac_(layer.weight[:c])
         # Bilinear: a tent of twice the scale around the middle of the pixel's own.
-        distance = torch.arange(9) - before - (self.scale - 1) / 2
+        distance = torch.arange(9) - self.deconv.before - (self.scale - 1) / 2
         tent = (1 - distance.abs() / self.scale).clamp(min=0)
         nn.init.zeros_(self.deconv.weight)
         for channel in range(c):
             self.deconv.weight[channel, channel] = tent[:, None] * tent
+
+
+class _Deconv(nn.ConvTranspose2d):
+    """A transposed convolution, computed as one to scale * scale planes and a shuffle: in a fifth of the time on a CPU.
+
+    In an exported file it is the transposed convolution.
+    """
+
+    bias: Tensor  # never None
+
+    def __init__(self, inputs: int, outputs: int, scale: int):
+        # Of the 9 pixels that a pixel is spread over, `before` lie before its own `scale` pixels.
+        self.before, self.scale = (10 - scale) // 2, scale
+        super().__init__(inputs, outputs, 9, scale, self.before, output_padding=2 * self.before + scale - 9)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        if torch.compiler.is_compiling():
+            return super().forward(x, output_size)
+        scale, before = self.scale, self.before
+        # Seen from an output pixel, tap k of the kernel lies on input pixel (k - before) // scale back, at phase
+        # (k - before) % scale: zeros before and after make the taps whole periods, which are then read backwards.
+        left = -before % scale
+        taps = -(-(left + 9) // scale)
+        weight = F.pad(self.weight, (left, taps * scale - left - 9) * 2)
+        weight = weight.unflatten(3, (taps, scale)).unflatten(2, (taps, scale)).flip(2, 4)
+        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
+        ahead = (left + before) // scale  # input pixels that lie ahead of an output pixel's own
+        x = F.pad(x, (taps - 1 - ahead, ahead) * 2)
+        return F.pixel_shuffle(F.conv2d(x, weight, self.bias.repeat_interleave(scale**2)), scale)

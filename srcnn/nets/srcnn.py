@@ -1,6 +1,7 @@
 """SRCNN, the first convolutional network for super-resolution."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 
 from srcnn.errors import UserError
 from srcnn.image import bicubic_up, shave
-from srcnn.nets.base import Conv, ShallowNetwork
+from srcnn.nets.base import Conv, Network, ShallowNetwork
 
 
 class SRCNN(ShallowNetwork):
@@ -64,6 +65,13 @@ class SRCNN(ShallowNetwork):
         if self.residual:
             y = y + (x if pad else shave(x, self.receptive_radius))
         return y
+
+    def for_inference(self) -> Network:
+        from srcnn.fast_srcnn import FastSRCNN
+
+        net: Any = super().for_inference()
+        is_known = self.conv1.padding_mode == "replicate" and self.conv1.weight.device.type == "cpu"
+        return FastSRCNN(net) if is_known else net
 
     @torch.no_grad()
     def _init_identity(self) -> None:
