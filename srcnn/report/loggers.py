@@ -31,11 +31,12 @@ _PLACES = ("hydra", "logger", "resume", "init_from", "data.root", "data.train_di
 
 
 def begin(loggers: Sequence[Logger], run: Mapping[str, Any]) -> None:
-    """Give every logger the settings of the run."""
+    """Give every logger the settings of the run; TensorBoard gets them at the end, as it needs a figure beside them."""
     for logger in loggers:
         if isinstance(logger, TensorBoard):
             logger.begin(run["overrides"])
-        logger.log_hyperparams({**_class_names(run), **run["values"]})
+        else:
+            logger.log_hyperparams({**_class_names(run), **run["values"]})
 
 
 def finish(loggers: Sequence[Logger], run: Mapping[str, Any], scores: Scores) -> None:
@@ -128,11 +129,6 @@ class TensorBoard(TensorBoardLogger):
         names = {"val/psnr": _PSNR, "val/psnr_bicubic": f"{_PSNR}_bicubic"}
         kept = {names.get(k, k): v for k, v in metrics.items() if k not in ("epoch", _PSNR) and k[:5] != "test/"}
         super().log_metrics(kept, step)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        if metrics:  # without a figure to show beside them, TensorBoard shows none of them
-            super().log_hyperparams(params, metrics, step)
 
     def save(self) -> None:
         """Flush; without the hyper-parameters as a file, as config.yaml is beside the log."""

@@ -55,8 +55,6 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
     """
     net, patches, group = module.net, data.patches, module.optimizer.param_groups[0]
     side = patches.side * patches.ratio
-    share = ((side - 2 * net.train_border) / side) ** 2
-    few = [f"          only {share:.0%} of a patch's pixels reach the loss: raise data.patch_size"]
     recipe = f"{type(module.loss).__name__}, {type(module.optimizer).__name__} at {group['initial_lr']:g}"
     if module.schedule is not None:
         recipe += f", {getattr(module.schedule, 'shape', type(module.schedule).__name__)}"
@@ -74,7 +72,6 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
             f"          packed: {pixels}; in {data.pack.path.parent}, delete that to clear",
             f"training  {length}, batches of {patches.batch_size} patches {side}x{side}",
             f"          {recipe}",
-            *(few if share < 0.25 else []),
             f"device    {device_name(trainer.strategy.root_device)}",
             f"precision {precision}",
             f"folder    {folder}",
@@ -86,10 +83,8 @@ def steps_of(trainer: Any, batches: int) -> int | None:
     """The steps of a run whose epochs have so many batches; None where it has no end."""
     limit = trainer.overfit_batches or trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    per_epoch = -(-batches // trainer.accumulate_grad_batches)
-    lengths = [per_epoch * trainer.max_epochs] if trainer.max_epochs and trainer.max_epochs > 0 else []
-    lengths += [trainer.max_steps] if trainer.max_steps > 0 else []
-    return min(lengths, default=None)
+    lengths = (-(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 0), trainer.max_steps)
+    return min((length for length in lengths if length > 0), default=None)
 
 
 class Meter(L.Callback):
@@ -106,15 +101,11 @@ class Meter(L.Callback):
         self.batches += 1
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
-        _wait_for(pl_module.device)  # as logging the loss is about to do
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # as logging the loss is about to do
         pixels = batch[1].shape[0] * batch[1].shape[-2] * batch[1].shape[-1] * trainer.world_size
         pl_module.log("train/Mpixel_per_s", pixels * self.batches / 1e6 / (time.perf_counter() - self.since))
         self.on_train_epoch_start(trainer, pl_module)
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 class PlainProgress(L.Callback):
@@ -139,10 +130,8 @@ class PlainProgress(L.Callback):
             return
         steps = trainer.global_step - self.first
         if steps == self.warm_up:
-            _wait_for(pl_module.device)
             self.warm = time.monotonic()
         elif steps > self.warm_up and time.monotonic() > self.warm + self.measured:
-            _wait_for(pl_module.device)
             self.estimated = True
             step = (time.monotonic() - self.warm) / (steps - self.warm_up)
             left = step * (trainer.estimated_stepping_batches - trainer.global_step)
