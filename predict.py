@@ -35,7 +35,7 @@ def predict(cfg: Any) -> int:
     if cfg.input is None:
         from srcnn.evaluate import score_sets
 
-        score_sets(cfg, net, checkpoint, with_images=True)
+        score_sets(cfg, {find_checkpoint(cfg.ckpt_path, cfg.scale): (net, checkpoint)}, with_images=True)
         return 0
     if (box := box_of(cfg.width, cfg.height, cfg.size)) and (cfg.scale or cfg.reference or net.scale == 1):
         raise UserError("width=, height= and size= go without scale= and reference=, and with a network that enlarges")

@@ -98,7 +98,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
         key: run[key]
         for key in ("protocol", "degradation", "checkpoint", "val_psnr", "name", "overrides", "steps", "seconds")
     }
-    report.write(folder, net, data.testing[: len(module.scores)], module.scores, facts, run, folder / "metrics.csv")
+    tested = report.Tested(net, module.scores, facts, run, folder / "metrics.csv")
+    report.write(folder, [tested], data.testing[: len(module.scores)])
     save_weights(folder / "weights.pth", net, arguments, run)
     loggers.finish(trainer.loggers, run, module.scores)
     return val_psnr

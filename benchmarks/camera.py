@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.table import show
 from srcnn.data.camera import Camera
@@ -22,7 +21,7 @@ from srcnn.data.samples import read_sets
 from srcnn.files import write_image
 from srcnn.image import bicubic_up
 from srcnn.metrics import PROTOCOLS, mean_score
-from srcnn.report.panels import CAPTION, GAP, lr_and_hr, row_of_panels
+from srcnn.report.panels import lr_and_hr, magnified, sheet
 from srcnn.run.checkpoint import load_network
 from srcnn.upscale import super_resolve
 
@@ -34,14 +33,8 @@ def draw(path: Path) -> None:
     views = {"bicubic": bicubic_up(lr, 3)}
     views |= {name: super_resolve(load_network(name)[0], lr) for name in ("srcnn_x3", "srcnn_camera_x3")}
     views |= {"ground truth": hr}
-    crops = row_of_panels([view[..., 60:150, 90:210].clamp(0, 1) for view in views.values()], 2)
-    width, height = crops[0].size
-    sheet = Image.new("RGB", (len(crops) * (width + GAP) + GAP, CAPTION + height + GAP), "white")
-    for column, (name, crop) in enumerate(zip(views, crops, strict=True)):
-        left = GAP + column * (width + GAP)
-        ImageDraw.Draw(sheet).text((left, 4), name, "black", ImageFont.load_default(14))
-        sheet.paste(crop, (left, CAPTION))
-    write_image(path, sheet)
+    crops = magnified([view[..., 60:150, 90:210].clamp(0, 1) for view in views.values()], 2)
+    write_image(path, sheet([(list(views), crops)]))
 
 
 def main() -> None:

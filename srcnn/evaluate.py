@@ -4,6 +4,7 @@
     python -m srcnn.evaluate ckpt_path=CKPT                                     on what it was to be tested on
     python -m srcnn.evaluate ckpt_path=CKPT data.test=[Set5,Set14] protocol=basicsr
     python -m srcnn.evaluate degradation=camera                                 on blurred, noisy, compressed LR
+    python -m srcnn.evaluate ckpt_path=[A,B,srcnn_x3] data.test=[Set5,Set14]    beside each other: how far from A?
 
 Prints a table per set and writes report.html, scores.csv, scores.json and comparison.png into a folder below outputs/,
 or output=.
@@ -39,11 +40,16 @@ def new_folder(output: str | None, name: str) -> Path:
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Score the checkpoint of cfg.ckpt_path on the sets of cfg.data.test."""
-    score_sets(cfg, *load_network(cfg.ckpt_path, cfg.scale))
+    """Score the checkpoints of cfg.ckpt_path, "[A,B]" or a single one, on the sets of cfg.data.test."""
+    given = cfg.ckpt_path
+    several = given is not None and given[0] + given[-1] == "[]" and not Path(given).exists()
+    paths = [find_checkpoint(name, cfg.scale) for name in (given[1:-1].split(",") if several else [given])]
+    score_sets(cfg, {path: load_network(path, cfg.scale) for path in paths})
 
 
-def score_sets(cfg: DictConfig, net: Network, checkpoint: dict[str, Any], with_images: bool = False) -> None:
+def score_sets(
+    cfg: DictConfig, loaded: Mapping[Path, tuple[Network, dict[str, Any]]], with_images: bool = False
+) -> None:
     """Super-resolve the test images, shrunk; score and show the result. `with_images` writes each (predict.py)."""
     from srcnn import report
     from srcnn.data.samples import read_sets
@@ -51,24 +57,36 @@ def score_sets(cfg: DictConfig, net: Network, checkpoint: dict[str, Any], with_i
 
     check_choice("protocol", cfg.protocol, tuple(PROTOCOLS))
     folder = new_folder(cfg.output, "predict" if with_images else "evaluate")
-    device, path = device_of(cfg.trainer.accelerator), find_checkpoint(cfg.ckpt_path, cfg.scale)
-    net, run = net.to(device), run_of(path, checkpoint)
-    sets = cfg.data.test or run.get("values", {}).get("data.test") or ["Set5"]
+    device, tested = device_of(cfg.trainer.accelerator), []
+    runs = {path: run_of(path, checkpoint) for path, (_, checkpoint) in loaded.items()}
+    nets = {path: net.to(device) for path, (net, _) in loaded.items()}
+    scale, *others = {net.scale for net in nets.values()}
+    degradations = {found.describe(): found for found in (_degradation(cfg.degradation, run) for run in runs.values())}
+    if others:
+        raise UserError(f"ckpt_path={cfg.ckpt_path}: networks of different scales cannot be compared")
+    if len(degradations) > 1:
+        different = " and ".join(degradations)
+        raise UserError(f"ckpt_path={cfg.ckpt_path}: trained for {different}: choose what to test on, by degradation=")
+    ((described, degradation),) = degradations.items()
+    sets = cfg.data.test or next(iter(runs.values())).get("values", {}).get("data.test") or ["Set5"]
     if isinstance(sets, str) or not isinstance(sets, Sequence) or not all(isinstance(name, str) for name in sets):
         raise UserError(f"data.test={sets}: must be a list of sets or folders, as data.test=[Set5]")
     if with_images:
         print(f"no input= is given: super-resolving and scoring the test images of {', '.join(sets)}", flush=True)
-    degradation, scores = _degradation(cfg.degradation, run), []
-    samples = read_sets(list(sets), cfg.data.root, net.scale, degradation)
-    for sample in samples:
-        if with_images:
-            sr = super_resolve(net, lr_and_hr(sample, net.scale)[0].to(device))
-            write_image(folder / sample.image_set / f"{sample.name}_x{net.scale}.png", to_uint8(sr)[0].cpu())
-        hr, lr = sample.tensors(device)
-        scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr, lr=lr)))
-    logs = (parent / "metrics.csv" for parent in path.absolute().parents[:2])
-    facts = {"protocol": cfg.protocol, "degradation": degradation.describe(), "checkpoint": str(path)}
-    report.write(folder, net, samples, scores, facts, run, next((log for log in logs if log.is_file()), None))
+    samples = read_sets(list(sets), cfg.data.root, scale, degradation)
+    for path, net in nets.items():
+        scores = []
+        for sample in samples:
+            if with_images:
+                sr = super_resolve(net, lr_and_hr(sample, scale)[0].to(device))
+                write_image(folder / sample.image_set / f"{sample.name}_x{scale}.png", to_uint8(sr)[0].cpu())
+            hr, lr = sample.tensors(device)
+            scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr, lr=lr)))
+        logs = (parent / "metrics.csv" for parent in path.absolute().parents[:2])
+        facts = {"protocol": cfg.protocol, "degradation": described, "checkpoint": str(path)}
+        log = next((log for log in logs if log.is_file()), None)
+        tested.append(report.Tested(net, scores, facts, runs[path], log))
+    report.write(folder, tested, samples)
     if with_images:
         print(f"images      {folder}")
 

@@ -10,7 +10,7 @@ from srcnn.image import as_float, quantize
 from srcnn.metrics import PROTOCOLS, Score
 from srcnn.nets import Network
 from srcnn.report.panels import Shown, write_comparison
-from srcnn.report.scores import read_csv, table, write_scores
+from srcnn.report.scores import Tested, read_csv, table, write_scores
 
 
 class References:
@@ -19,7 +19,8 @@ class References:
     def __init__(self, net: Network, folder: str, records: Records):
         if not Path(folder).is_dir():
             raise UserError(f"reference={folder}: no such folder")
-        self.scale, self.network, self.folder, self.records = net.scale, type(net).__name__, Path(folder), records
+        self.net, self.scale, self.folder, self.records = net, net.scale, Path(folder), records
+        self.network = type(net).__name__
         self.paths = [path for path in walk(self.folder) if is_image_name(path) and not records.know(path)]
         self.scores: list[tuple[str, str, Score]] = []
         self.shown: list[Shown] = []  # the first five
@@ -42,20 +43,20 @@ class References:
         self.scores.append((as_text(self.folder.name), as_text(source.stem), score))
         if len(self.shown) < 5:
             lr, sr, hr = (one.expand(-1, 3, -1, -1) for one in (lr, sr, hr))
-            self.shown.append(Shown(as_text(source.stem), lr, sr, hr, score))
+            self.shown.append(Shown(as_text(source.stem), lr, hr, {self.network: sr}, {self.network: score}))
 
     def write(self, output: str | None, checkpoint: str) -> None:
         """Print the table; write scores and comparison, unless those there are of images that were not scored now."""
         folder = new_folder(output, "predict")
-        path, facts = folder / "comparison.png", {"protocol": "basicsr", "degradation": "as given"}
-        print(f"\n{table(self.scores, self.network, self.scale, *facts.values())}\n")
+        path = folder / "comparison.png"
+        facts = {"protocol": "basicsr", "degradation": "as given", "checkpoint": checkpoint}
+        tested = {self.network: Tested(self.net, self.scores, facts)}
+        print(f"\n{table(tested)}\n")
         known = read_csv(folder / "scores.csv") if (folder / "scores.csv").exists() else []
         if others := {row.get("image") for row in known} - {"mean", *(name for _, name, _ in self.scores)}:
-            kept = (
-                f"the scores there are of {len(others)} other images as well, and kept; name another output= for these"
-            )
-            raise RunError(f"{folder}: {kept}")
-        write_scores(folder, self.scores, {**facts, "checkpoint": checkpoint, "network": self.network})
-        write_comparison(path, self.shown, self.network, self.scale)
+            kept = f"the scores there are of {len(others)} other images as well, and kept"
+            raise RunError(f"{folder}: {kept}; name another output= for these")
+        write_scores(folder, tested)
+        write_comparison(path, self.shown)
         self.records.add(path, path)
         print(f"comparison  {path}")

@@ -130,16 +130,25 @@ _SOFTWARE_GPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def playwright() -> Iterator[Any]:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: pip install -e '.[dev]'")
     with sync_api.sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-        path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-        if not Path(path).exists():
-            pytest.skip("no Chromium on this machine: apt-get install chromium, or playwright install chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *_SOFTWARE_GPU])
-        yield browser
-        browser.close()
+        yield playwright
+
+
+def launch(playwright: Any, *arguments: str) -> Any:
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
+    if not Path(path).exists():
+        pytest.skip("no Chromium on this machine: apt-get install chromium, or playwright install chromium")
+    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox", *arguments])
+
+
+@pytest.fixture(scope="session")
+def browser(playwright: Any) -> Iterator[Any]:
+    browser = launch(playwright, *_SOFTWARE_GPU)
+    yield browser
+    browser.close()
 
 
 def open_page(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import needs, open_page, read_csv, run
+from conftest import launch, needs, open_page, read_csv, run
 from omegaconf import OmegaConf
 
 from srcnn.data.leaves import dead_leaves
@@ -24,7 +24,7 @@ def test_a_report_tells_how_it_came_about(trained: Path) -> None:
     text = (trained / "report.html").read_text()
     assert "python train.py data=folder" in text
     assert re.search(r"python -m srcnn\.evaluate .*ckpt_path=.*best\.ckpt", text)
-    assert ">optim.lr</td>" in text
+    assert ">optim.<wbr>lr</td>" in text
     assert "protocol <b>authors</b>" in text.lower()
     assert "PSNR on the validation images" in text
     assert "Training loss" in text
@@ -128,6 +128,40 @@ def test_slider_and_keys(browser: Any, trained: Path) -> None:
     assert not faults
 
 
+def test_any_two_are_compared(browser: Any, sweep: tuple[Path, str], images: Path, tmp_path: Path) -> None:
+    """What is chosen stands on its side of the cut, in every image; what the other side shows changes sides."""
+    paths = [str(sweep[0] / number / "checkpoints" / "best.ckpt") for number in "01"]
+    run("-m", "srcnn.evaluate", f"ckpt_path=[{','.join(paths)}]", f"data.test=[{images}]", "output=s", cwd=tmp_path)
+    page, faults = open_page(browser, tmp_path / "s" / "report.html", width=390)
+    chips = page.locator(".card").nth(1).locator(".chip")
+
+    def shown() -> list[str | None]:
+        views = [page.locator(f".card .pane.{side}").nth(1).get_attribute("data-view") for side in ("left", "right")]
+        assert [chips.nth(0).inner_text(), chips.nth(1).inner_text()] == views
+        return views
+
+    assert shown() == ["0", "1"]
+    left = page.get_by_label("left of the cut").first
+    left.select_option("LR")
+    assert shown() == ["LR", "1"]
+    left.select_option("1")
+    assert shown() == ["1", "LR"]
+    assert left.locator("option").all_inner_texts() == ["bicubic", "0", "1", "ground truth", "LR"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    assert page.locator("svg").first.get_attribute("aria-label") == (
+        "PSNR on the validation images, dB over step: bicubic, 1, 0"
+    )
+    assert not faults
+
+
+def test_keys_are_for_keyboards(playwright: Any, browser: Any, trained: Path) -> None:
+    touch = launch(playwright, "--blink-settings=primaryHoverType=1,availableHoverTypes=1")
+    for which, seen, hidden in ((browser, ".keys", ".touch"), (touch, ".touch", ".keys")):
+        page, _ = open_page(which, trained / "report.html")
+        assert page.locator(seen).is_visible() and not page.locator(hidden).is_visible()
+    touch.close()
+
+
 def test_error_map(browser: Any, trained: Path) -> None:
     """As bright as the luma's error is large, by the images in the page."""
     page, faults = open_page(browser, trained / "report.html")
@@ -220,7 +254,7 @@ def test_a_sweep_of_unlike_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     output, rows = capsys.readouterr().out, read_csv(tmp_path / "sweep.csv")
     assert [row["run"] for row in rows][2:] == ["1", "0", "4"]
     assert (rows[2]["a_psnr"], rows[2]["b_psnr"]) == ("32.0", "")
-    assert re.search(r"^ +5 +- +- +33\.00 +4  data\.hold_out=0$", output, re.MULTILINE)
+    assert re.search(r"^ +5 +– +– +33\.00 +4  data\.hold_out=0$", output, re.MULTILINE)
     assert "data.test=[a]: validation 30.500 ± 0.707, a 32.000 ± 0.000 dB over 2 seeds" in output
     text = (tmp_path / "sweep.html").read_text()
     assert "<td>30.50 ± 0.71</td><td>–</td><td>32.00 ± 0.00</td>" in text

@@ -22,10 +22,11 @@ def test_plain_lines(tiny: list[str], tmp_path: Path) -> None:
     assert "          MSELoss, Adam at 0.0001\n" in output
     assert re.search(r"^precision (bf16-mixed|32-true): the processor has ", output, re.MULTILINE)
     assert re.search(r"^folder +\S+run$", output, re.MULTILINE)
-    figures = r"loss \S+  PSNR \d+\.\d\d \(bicubic \d+\.\d\d\)  \d+\.\d\d Mpixel/s"
+    figures = r"loss \S+  PSNR \d+\.\d\d \(bicubic \d+\.\d\d\)"
     assert re.search(rf"^epoch 1/2  {figures}  \d+ s, \d+ s left$", output, re.MULTILINE)
     assert re.search(rf"^epoch 2/2  {figures}  \d+ s$", output, re.MULTILINE)
     assert "\x1b" not in output
+    assert all(len(line) <= 80 for line in output.splitlines() if "/" not in line.replace("/2", ""))  # but for paths
     assert not re.search("warn|lightning|tip", output, re.IGNORECASE)
 
 
@@ -44,7 +45,7 @@ def test_a_long_recipe_names_a_faster_one(tmp_path: Path) -> None:
         lines = iter(process.stdout)
         line = next(line for line in lines if line.startswith("time"))
         process.kill()
-    assert re.fullmatch(r"time +about [\d.]+ (min|h), \d+ ms a step; experiment=fast .* takes a minute\n", line)
+    assert re.fullmatch(r"time +about [\d.]+ (min|h), \d+ ms a step; experiment=fast takes a minute\n", line)
 
 
 def test_bar(tiny: list[str], tmp_path: Path) -> None:

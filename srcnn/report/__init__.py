@@ -1,54 +1,47 @@
 """What a test or a run shows: the table, CSV and JSON, a comparison of images, and a page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from srcnn.data.samples import Sample
-from srcnn.nets import Network
-from srcnn.report.page import MOST_BYTES, MOST_IMAGES, card, weight, write_report
+from srcnn.report.page import MOST_BYTES, MOST_IMAGES, card, write_report
 from srcnn.report.panels import shown, write_comparison
-from srcnn.report.scores import Scores, means, table, write_scores
+from srcnn.report.scores import Tested, means, names, table, write_scores
 
-__all__ = ["Scores", "means", "table", "write", "write_scores"]
+__all__ = ["Tested", "means", "write"]
 
 
-def write(
-    folder: Path,
-    net: Network,
-    samples: Sequence[Sample],
-    scores: Scores,
-    facts: Mapping[str, Any],
-    run: Mapping[str, Any],
-    log: Path | None = None,
-) -> None:
+def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> None:
     """Print the table of a test; write scores.csv, scores.json, comparison.png and report.html into `folder`.
 
-    facts  of the test: "protocol", "degradation", "checkpoint" and what else scores.json should hold
-    run    what is known of the training, {} for bare weights
-    log    the metrics.csv of the training
+    Several networks, of one scale and tested alike, are shown beside each other, with their differences to the first.
     """
-    network = type(net).__name__
-    facts = {"network": network, "parameters": net.parameter_count, "scale": net.scale, **facts}
-    document = write_scores(folder, scores, facts)
-    cards: list[dict[str, Any]] = []
-    images = []
-    for number, image in enumerate(shown(net, samples, scores, MOST_IMAGES)):
-        if sum(map(weight, cards)) < MOST_BYTES:
-            cards.append(card(image, net.scale))
+    networks, (_, _, facts, run, _) = dict(zip(names(tested), tested, strict=True)), tested[0]
+    write_scores(folder, networks)
+    cards, images, size = [], [], 0
+    for number, image in enumerate(shown(networks, samples, MOST_IMAGES)):
+        if size < MOST_BYTES:
+            cards.append(card(image))
+            size += sum(map(len, cards[-1]["views"].values()))
         if number < 5:
             images.append(image)
-    write_comparison(folder / "comparison.png", images, network, net.scale)
-    sets = f"data.test=[{','.join(dict.fromkeys(sample.source for sample in samples))}]"
-    settings = [f"ckpt_path={facts['checkpoint']}", sets, f"protocol={facts['protocol']}"]
+    write_comparison(folder / "comparison.png", images)
+    commands: list[tuple[str, list[str]]] = []
+    for name, one in networks.items():
+        if "overrides" in one.run:
+            what = "these weights were" if len(tested) == 1 else f"{name} was"
+            commands.append((f"How {what} trained", ["python", "train.py", *one.run["overrides"]]))
+    paths = [str(one.facts["checkpoint"]) for one in tested]
+    settings = [f"ckpt_path={paths[0] if len(paths) == 1 else '[' + ','.join(paths) + ']'}"]
+    settings.append(f"data.test=[{','.join(dict.fromkeys(sample.source for sample in samples))}]")
+    settings.append(f"protocol={facts['protocol']}")
     if facts["degradation"] != run.get("degradation", "bicubic"):  # else evaluate takes it by itself
         settings.append(f"degradation={facts['degradation'].split()[0]}")
-    commands = [("Test again", ["python", "-m", "srcnn.evaluate", *settings])]
-    page = ["python", "-m", "srcnn.export", "format=html", f"ckpt_path={facts['checkpoint']}"]
+    commands.append(("Test again", ["python", "-m", "srcnn.evaluate", *settings]))
+    page = ["python", "-m", "srcnn.export", "format=html", f"ckpt_path={paths[0]}"]
     commands.append(("A page on which anybody enlarges photographs with these weights", page))
-    if "overrides" in run:
-        commands.insert(0, ("How these weights were trained", ["python", "train.py", *run["overrides"]]))
-    write_report(folder / "report.html", document, cards, run, log, commands)
-    print(f"\n{table(scores, network, net.scale, facts['protocol'], facts['degradation'])}\n")
-    print(f"weights     {facts['checkpoint']}")
+    write_report(folder / "report.html", networks, cards, commands)
+    print(f"\n{table(networks)}\n")
+    for name, path in zip(networks, paths, strict=True):
+        print(f"{'weights' if len(tested) == 1 else name:<11} {path}")
     print(f"comparison  {folder / 'comparison.png'}\nreport      {folder / 'report.html'}")

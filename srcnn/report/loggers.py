@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,30 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
-from PIL import Image, ImageDraw, ImageFont
-from torch import nn
+from omegaconf import OmegaConf
+from torch import Tensor, nn
 
 from srcnn.data.samples import Sample
 from srcnn.errors import RunError, check_range
-from srcnn.files import replacing
 from srcnn.image import bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
-from srcnn.report.panels import CAPTION, GAP, lr_and_hr, row_of_panels, titles, views
-from srcnn.report.scores import Scores, means, read_csv
+from srcnn.report.panels import lr_and_hr, magnified, sheet
+from srcnn.report.scores import Scores, means, read_csv, write_csv
 from srcnn.upscale import super_resolve
 
-_FLUSH_EVERY = 100  # rows
+_PSNR = "psnr/val"  # in TensorBoard
 # What TensorBoard's hparams tab has a column for, beside what was typed; few, as it shows five at first.
 _HPARAMS = ("model", "optim", "optim.lr", "data.batch_size")
-_NO_HPARAMS = ("experiment", "hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")
+_PLACES = ("hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")  # make no run another
 
 
 def begin(loggers: Sequence[Logger], run: Mapping[str, Any]) -> None:
-    """Give every logger the settings of the run."""
+    """Give every logger the settings of the run; TensorBoard gets them at the end, as it needs a figure beside them."""
     for logger in loggers:
-        logger.log_hyperparams({**_class_names(run), **run["values"]})
+        if isinstance(logger, TensorBoard):
+            logger.begin(run["overrides"])
+        else:
+            logger.log_hyperparams({**_class_names(run), **run["values"]})
 
 
 def finish(loggers: Sequence[Logger], run: Mapping[str, Any], scores: Scores) -> None:
@@ -56,44 +59,27 @@ class MetricsCSV(Logger):
     Lightning's CSVLogger would delete the file that it finds.
     """
 
+    name = version = ""
+
     def __init__(self, save_dir: str, purge_step: int | None = None):
         super().__init__()
         self.path, self.purge_step = Path(save_dir) / "metrics.csv", purge_step or 0
         self.columns: list[str] = []
-        self.rows: list[dict[str, Any]] = []  # not written yet
-
-    @property
-    def name(self) -> str:
-        return ""
-
-    @property
-    def version(self) -> str:
-        return ""
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Not here: they are in config.yaml beside the log."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        self.rows.append({"step": step, **{key: float(value) for key, value in metrics.items()}})
-        if len(self.rows) >= _FLUSH_EVERY:
-            self.save()
-
-    @rank_zero_only
-    def save(self) -> None:
-        rows, self.rows = self.rows, []
-        names = list(dict.fromkeys([*self.columns, *(key for row in rows for key in row)]))
+        row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
         try:
-            if names != self.columns:
-                rows = [*(self._read() if self.columns or self.purge_step else []), *rows]
-                self.columns = list(dict.fromkeys([*(key for row in rows for key in row), *names]))
-                with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-                    writer = csv.DictWriter(file, self.columns)
-                    writer.writeheader()
-                    writer.writerows(rows)
-            elif rows:
+            if row.keys() <= set(self.columns):
                 with open(self.path, "a", newline="", encoding="utf-8") as file:
-                    csv.DictWriter(file, self.columns).writerows(rows)
+                    csv.DictWriter(file, self.columns).writerow(row)
+            else:
+                rows = [*(self._read() if self.columns or self.purge_step else []), row]
+                write_csv(self.path, rows)
+                self.columns = list(dict.fromkeys(key for row in rows for key in row))
         except OSError as error:
             raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
 
@@ -112,48 +98,51 @@ class MetricsCSV(Logger):
         purge_step = math.inf if self.columns else self.purge_step
         return [row for row in known if int(row["step"]) < purge_step]
 
-    def finalize(self, status: str) -> None:
-        self.save()
-
 
 class TensorBoard(TensorBoardLogger):
-    """Lightning's TensorBoard log in the run's folder: curves first, what a run came to under hparams.
+    """Lightning's TensorBoard log below the run's folder, in one named by the settings that were typed.
 
-    TensorBoard opens on the first group of names: so "val/psnr" is called "psnr/val", above "train", and Lightning's
-    epoch counter and the figures of the test, one dot each, are left out of the curves.
+    TensorBoard opens on the first group of names: so "val/psnr" is called "psnr/val", above "train". What is but one
+    dot, as Lightning's epoch counter and the figures of the test, is no curve; the latter are under hparams.
     """
 
     def __init__(self, save_dir: str, purge_step: int | None = None):
         super().__init__(save_dir, name="", version="", default_hp_metric=False, purge_step=purge_step or None)
+        self.folder = Path(save_dir)
+
+    @property
+    def log_dir(self) -> str:
+        return str(self.folder)
+
+    def begin(self, overrides: Sequence[str]) -> None:
+        """Name the run by what it does not share with its sweep; a resumed one goes on where it was."""
+        sweep = self.folder.parent / "multirun.yaml"  # by Hydra's sweeper
+        shared = OmegaConf.load(sweep).hydra.overrides.task if sweep.is_file() else []
+        typed = [word.lstrip("+~") for word in overrides if word not in shared]
+        pairs = [word.partition("=") for word in typed if not word.startswith(_PLACES)]
+        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)
+        there = next(self.folder.rglob("events.out.tfevents.*"), None)
+        self.folder = there.parent if there else self.folder / re.sub(r"[^\w=.,+-]", "_", name)[:100]
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        names = {"val/psnr": "psnr/val", "val/psnr_bicubic": "psnr/val_bicubic"}
-        kept = {names.get(k, k): v for k, v in metrics.items() if k != "epoch" and not k.startswith("test/")}
+        names = {"val/psnr": _PSNR, "val/psnr_bicubic": f"{_PSNR}_bicubic"}
+        kept = {names.get(k, k): v for k, v in metrics.items() if k not in ("epoch", _PSNR) and k[:5] != "test/"}
         super().log_metrics(kept, step)
-
-    @rank_zero_only
-    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        if metrics:  # without a figure to show beside them, TensorBoard shows none of them
-            super().log_hyperparams(params, metrics, step)
 
     def save(self) -> None:
         """Flush; without the hyper-parameters as a file, as config.yaml is beside the log."""
-        super(TensorBoardLogger, self).save()
         self.experiment.flush()
 
     @rank_zero_only
     def show_result(self, run: Mapping[str, Any], scores: Scores) -> None:
-        """What the hparams tab sorts by."""
+        """Settings and results, which the hparams tab sorts by; the results as parameters, so that they draw no dot."""
         known = {**_class_names(run), **run["values"]}
         typed = [word.lstrip("+~").partition("=")[0] for word in run["overrides"]]
-        keys = [*_HPARAMS, *(key for key in typed if not key.startswith(_NO_HPARAMS))]
-        params = {key: known[key] for key in keys if known.get(key) is not None}
-        figures = {f"val/test_{name}": mean.psnr for name, mean in means(scores).items()}
-        if run["val_psnr"] is not None:
-            figures = {"val/best_psnr": run["val_psnr"], **figures}
-        self.log_hyperparams(params, figures)
-        self.experiment.flush()
+        keys = [*_HPARAMS, *(key for key in typed if not key.startswith(_PLACES))]
+        results = {"best_val": run["val_psnr"], **{name: mean.psnr for name, mean in means(scores).items()}}
+        params = {key: known.get(key) for key in keys} | results
+        self.log_hyperparams({key: value for key, value in params.items() if value is not None}, {_PSNR: 0.0})
 
 
 class Crops(L.Callback):
@@ -162,8 +151,6 @@ class Crops(L.Callback):
     images  how many validation images, the first of them; of each the square on which bicubic does worst
     side    of the square, in HR pixels
     """
-
-    zoom = 3
 
     def __init__(self, images: int = 3, side: int = 48):
         check_range("images", images, 0)
@@ -184,30 +171,21 @@ class Crops(L.Callback):
             self.crops = [hardest_crop(sample, net.scale, self.side) for sample in samples[: self.images]]
         step = trainer.global_step - 1  # the one that the PSNR is logged at
         with torch.autocast(pl_module.device.type, enabled=False):
-            boards[0].experiment.add_image("val/crops", self.sheet(net), step, dataformats="HWC")
+            for crop in self.crops:  # an image each, or TensorBoard shows them too small to read
+                boards[0].experiment.add_image(f"val/{crop.name}", panels_of(crop, net), step, dataformats="HWC")
         if (filters := first_filters(net)) is not None:
-            boards[0].experiment.add_image("weights/first_layer", filters, step, dataformats="HWC")
+            boards[0].experiment.add_images("weights/first_layer", filters, step)  # as a grid
 
-    def sheet(self, net: Network) -> np.ndarray:
-        """A row of panels a crop, as `srcnn.report.panels` makes them: uint8 [H, W, 3]."""
-        device = next(net.parameters()).device
-        side = max(crop.hr.shape[-1] for crop in self.crops) * self.zoom
-        width, height = side + GAP, side + CAPTION + GAP
-        sheet = Image.new("RGB", (5 * width + GAP, CAPTION + len(self.crops) * height), "white")
-        draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-        for column, title in enumerate(titles(type(net).__name__)):
-            draw.text((GAP + column * width, 3), title, "black", font)
-        for row, crop in enumerate(self.crops):
-            lr, hr = lr_and_hr(crop, net.scale)
-            panels = views(lr, super_resolve(net, lr.to(device)).cpu().clamp(0, 1), hr, net.scale)
-            errors = [rgb_to_y(quantize(panel)) - rgb_to_y(hr) for panel in panels[1:3]]
-            decibels = [-10 * math.log10(max(float(error.square().mean()), 1e-10)) for error in errors]
-            texts = [crop.name[:14], *(f"{figure:.2f} dB" for figure in decibels), "", ""]
-            top = CAPTION + row * height
-            for column, panel in enumerate(row_of_panels(panels, self.zoom)):
-                sheet.paste(panel, (GAP + column * width, top))
-                draw.text((GAP + column * width, top + side + 2), texts[column], "black", font)
-        return np.asarray(sheet)
+
+def panels_of(crop: Sample, net: Network, zoom: int = 3) -> np.ndarray:
+    """Bicubic, network and ground truth beside each other, every pixel a square: uint8 [H, W, 3]."""
+    lr, hr = lr_and_hr(crop, net.scale)
+    sr = super_resolve(net, lr.to(next(net.parameters()).device)).cpu().clamp(0, 1)
+    panels = {"bicubic": bicubic_up(lr, net.scale).clamp(0, 1), type(net).__name__: sr, "ground truth": hr}
+    errors = [float((rgb_to_y(quantize(panel)) - rgb_to_y(hr)).square().mean()) for panel in panels.values()]
+    decibels = [f" {-10 * math.log10(error):.2f} dB" if error else "" for error in errors]
+    captions = [name + text for name, text in zip(panels, decibels, strict=True)]
+    return np.asarray(sheet([(captions, magnified([*panels.values()], zoom))]))
 
 
 def hardest_crop(sample: Sample, scale: int, side: int) -> Sample:
@@ -221,10 +199,10 @@ def hardest_crop(sample: Sample, scale: int, side: int) -> Sample:
     return sample._replace(hr=sample.hr[:, top : top + side, left : left + side], lr=to_uint8(small))
 
 
-def first_filters(net: nn.Module, zoom: int = 4) -> np.ndarray | None:
-    """The first convolution's filters as a grid, gray where a weight is 0; None if it sees no colours.
+def first_filters(net: nn.Module, zoom: int = 4) -> Tensor | None:
+    """The first convolution's filters, gray where a weight is 0; None if it sees no colours.
 
-    Returns uint8 [H, W, 3]. Each filter is scaled to its own largest weight.
+    Returns uint8 [N, 3, H, W]. Each filter is scaled to its own largest weight.
     """
     weight = next((m.weight for m in net.modules() if isinstance(m, nn.Conv2d)), None)
     if weight is None or weight.shape[1] not in (1, 3):
@@ -232,10 +210,4 @@ def first_filters(net: nn.Module, zoom: int = 4) -> np.ndarray | None:
     filters = weight.detach().float().cpu()
     filters = filters / filters.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12) / 2 + 0.5
     tiles = to_uint8(filters).expand(-1, 3, -1, -1).repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
-    tiles = F.pad(tiles, (2, 2, 2, 2), value=255)
-    columns = math.ceil(math.sqrt(len(tiles)))
-    rows = math.ceil(len(tiles) / columns)
-    grid = tiles.new_full((rows * columns, *tiles.shape[1:]), 255)
-    grid[: len(tiles)] = tiles
-    grid = grid.view(rows, columns, *tiles.shape[1:]).permute(0, 3, 1, 4, 2)
-    return grid.reshape(rows * tiles.shape[2], columns * tiles.shape[3], 3).numpy()
+    return F.pad(tiles, (2, 2, 2, 2), value=255)

@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import platform
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from torch import Tensor
 
 from srcnn import __version__
 from srcnn.files import replacing, to_pillow
-from srcnn.image import bicubic_up
-from srcnn.report.panels import Shown, telling_crop
-from srcnn.report.plots import Line, plot
-from srcnn.report.scores import finite, read_csv
+from srcnn.report.panels import Shown
+from srcnn.report.plots import COLOURS, Line, plot
+from srcnn.report.scores import Tested, about, differences, read_csv, rows_of, said
 
 MOST_IMAGES = 12  # on a page
 MOST_BYTES = 8e6  # of images on a page
@@ -34,98 +35,95 @@ _TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-# Set5 x3, SRCNN trained on the 91 images: bicubic and network, PSNR in dB. Dong et al., TPAMI 2016.
-_PUBLISHED = [
-    ("paper, RGB", 30.39, 32.33),
-    ("paper, Y", 30.39, 32.39),
-]
+# Set5 x3, SRCNN trained on the 91 images: bicubic, network and gain, PSNR in dB. Dong et al., TPAMI 2016.
+_PUBLISHED = [["paper, RGB", "30.39", "32.33", "+1.94"], ["paper, Y", "30.39", "32.39", "+2.00"]]
 _PROTOCOL_NOTES = {
     "authors": "the SRCNN authors' code, with the LR in floating point and luma rounded to 8 bits",
     "basicsr": "BasicSR's, with the LR an 8-bit RGB file and luma not rounded",
 }
 
 
-def card(image: Shown, scale: int) -> dict[str, Any]:
-    """An image as the page compares it; of a large one the part where the network is most ahead of bicubic."""
+def card(image: Shown) -> dict[str, Any]:
+    """An image as the page compares it; of a large one the part around its telling crop."""
     height, width = image.hr.shape[-2:]
-    bicubic = bicubic_up(image.lr, scale).clamp(0, 1)
-    nearest = image.lr.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    views = {"lr": nearest, "bicubic": bicubic, "sr": image.sr, "hr": image.hr}
-    part = ""
+    nearest = F.interpolate(image.lr, size=image.hr.shape[-2:], mode="nearest")
+    views = {"bicubic": image.bicubic(), **image.sr, "ground truth": image.hr, "LR": nearest}
+    part = f"{width}×{height}"
     if max(height, width) > 1.2 * _MOST_SIDE:
-        y, x, side = telling_crop(bicubic, image.sr, image.hr)
+        y, x, side = image.telling_crop()
         places = ((y, height), (x, width))
         top, left = (max(0, min(at + side // 2 - _MOST_SIDE // 2, whole - _MOST_SIDE)) for at, whole in places)
         views = {name: view[..., top : top + _MOST_SIDE, left : left + _MOST_SIDE] for name, view in views.items()}
-        shown_height, shown_width = views["hr"].shape[-2:]
-        part = f"{shown_width}×{shown_height} pixels at ({left}, {top}) of {width}×{height}"
-        height, width = shown_height, shown_width
-    sources = {name: _data_address(view) for name, view in views.items()}
-    facts = {"name": image.name, "score": finite(image.score), "part": part, "size": f"{width}×{height}"}
-    return facts | {"width": width, "height": height, **sources}
-
-
-def weight(shown: Mapping[str, Any]) -> int:
-    """Bytes that a card takes on the page."""
-    return sum(len(shown[name]) for name in ("lr", "bicubic", "sr", "hr"))
+        height, width = views["LR"].shape[-2:]
+        part = f"{width}×{height} pixels at ({left}, {top}) of {part}"
+    addresses = {name: _data_address(view) for name, view in views.items()}
+    return {**image._asdict(), "part": part, "width": width, "height": height, "views": addresses}
 
 
 def _data_address(image: Tensor) -> str:
-    """A data address of the exact pixels, as PNG or WebP, whichever is smaller."""
-    pixels = to_pillow(image[0])
-    found = []
-    for kind, options in (("png", {"optimize": True}), ("webp", {"lossless": True, "quality": 50})):
-        file = io.BytesIO()
-        pixels.save(file, kind, **options)
-        found.append((len(file.getvalue()), kind, file.getvalue()))
-    _, kind, data = min(found)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    """A data address of the exact pixels."""
+    file = io.BytesIO()
+    to_pillow(image[0]).save(file, "webp", lossless=True, quality=50)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def write_report(
     path: Path,
-    scores: Mapping[str, Any],
+    networks: Mapping[str, Tested],
     cards: Sequence[Mapping[str, Any]],
-    run: Mapping[str, Any],
-    log: Path | None,
     commands: Sequence[tuple[str, Sequence[str]]],
 ) -> None:
-    """The page of a test.
+    """The page of a test of one network, or of several beside each other.
 
-    scores    what scores.json holds
-    run       what is known of the training (see `srcnn.run.options.describe`)
-    log       the run's metrics.csv
     commands  what each does, and its words
     """
-    applies = scores["network"] == "SRCNN" and scores["scale"] == 3
-    tiles = [("Parameters", f"{scores['parameters']:,}", f"{scores['network']} ×{scores['scale']}")]
-    if "seconds" in run:
-        device = run.get("machine", {}).get("device", run.get("device", ""))
-        tiles.append(("Trained for", duration(run["seconds"]), f"{run['steps']:,} steps on {device}"))
-    versions = {"srcnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    shown = {key: value for key, value in scores.items() if not isinstance(value, dict | list)}
+    first, one = next(iter(networks.items()))
+    apart = differences(networks)
+    paper = list(networks) == ["SRCNN"] and one.net.scale == 3
+    tiles = [("Parameters", f"{one.net.parameter_count:,}", f"{first} ×{one.net.scale}")]
+    if "seconds" in one.run:
+        device = one.run.get("machine", {}).get("device", one.run.get("device", ""))
+        tiles.append(("Trained for", duration(one.run["seconds"]), f"{one.run['steps']:,} steps on {device}"))
     write_page(
         path,
         "report.html",
-        title=f"{scores['network']} ×{scores['scale']} on {', '.join(scores['mean'])}",
-        scores=scores,
-        tiles=tiles,
+        title=f"{', '.join(networks)} ×{one.net.scale} on {', '.join(apart)}",
+        names=list(networks),
+        tiles=tiles if len(networks) == 1 else [],
+        facts=one.facts,
+        protocol_note=_PROTOCOL_NOTES.get(one.facts["protocol"], ""),
+        tables={image_set: rows_of(networks, image_set) for image_set in apart},
         most_rows=_MOST_ROWS,
-        published=_PUBLISHED if applies else [],
-        protocol_note=_PROTOCOL_NOTES.get(scores["protocol"], ""),
+        published={"Set5": _PUBLISHED} if paper else {},
+        apart={s: {name: said(other) for name, other in others.items()} for s, others in apart.items()},
         cards=cards,
-        count=sum(map(len, scores["images"].values())),
-        plots=_training_plots(read_log(log)),
+        count=len(one.scores),
+        plots=_training_plots({name: read_log(one.log) for name, one in networks.items()}),
         commands=[(what, shlex.join(words)) for what, words in commands],
-        facts=[
-            ("Test", shown),
-            ("Versions of the test", versions),
-            ("Versions of the training", run.get("versions")),
-            ("Machine of the training", run.get("machine")),
-            ("Classes", run.get("classes")),
-            ("Settings", run.get("values")),
-        ],
+        settings=_settings(networks),
     )
+
+
+def _settings(networks: Mapping[str, Tested]) -> dict[str, dict[str, list[Any]]]:
+    """Facts of the tests and the trainings by title and key, a value a network; of several networks what differs."""
+    versions = {"srcnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    columns: list[dict[str, Any]] = [
+        {
+            "Test": {key: value for key, value in about(one).items() if not isinstance(value, list)},
+            "Versions of the test": versions,
+            "Versions of the training": one.run.get("versions", {}),
+            "Machine of the training": one.run.get("machine", {}),
+            "Classes": one.run.get("classes", {}),
+            "Settings": one.run.get("values", {}),
+        }
+        for one in networks.values()
+    ]
+    found: dict[str, dict[str, list[Any]]] = {}
+    for title in columns[0]:
+        keys = dict.fromkeys(key for column in columns for key in column[title])
+        rows = {key: [column[title].get(key, "–") for column in columns] for key in keys}
+        found[title] = {key: row for key, row in rows.items() if len(row) == 1 or any(v != row[0] for v in row)}
+    return found
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
@@ -133,6 +131,11 @@ def write_page(path: Path, template: str, **content: Any) -> None:
     date = datetime.now().strftime("%Y-%m-%d %H:%M")
     with replacing(path) as temporary:
         temporary.write_text(_TEMPLATES.get_template(template).render(date=date, **content), encoding="utf-8")
+
+
+def figure(value: float | None, form: str = ".2f") -> str:
+    """A figure for a page; a dash for one that there is not."""
+    return "–" if value is None or not math.isfinite(value) else format(value, form)
 
 
 def read_log(path: Path | None) -> list[dict[str, float]]:
@@ -147,19 +150,25 @@ def read_log(path: Path | None) -> list[dict[str, float]]:
     return [row for row in rows if "step" in row]
 
 
-def points(rows: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
-    """A metric over the number of steps done."""
-    return [(row["step"] + 1, row[name]) for row in rows if math.isfinite(row.get(name, math.nan))]
+def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> list[Line]:
+    """A metric of each run over the number of steps done, the first on top, and bicubic's below it if there is one."""
+    lines: list[Line] = []
+    colours = [*list(COLOURS)[:6], *["soft"] * len(logs)]
+    for (name, rows), colour in zip(logs.items(), colours, strict=False):
+        points = [(row["step"] + 1, row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
+        if points:
+            lines.insert(0, Line(name, points, colour))
+    bicubic = [row[f"{metric}_bicubic"] for rows in logs.values() for row in rows if f"{metric}_bicubic" in row]
+    steps = [step for line in lines for step, _ in line.points]
+    if bicubic and max(bicubic) - min(bicubic) < 0.005:  # dB: of the same images
+        lines.insert(0, Line("bicubic", [(min(steps), bicubic[0]), (max(steps), bicubic[0])], "soft"))
+    return lines
 
 
-def _training_plots(rows: Sequence[Mapping[str, float]]) -> list[Markup]:
-    plots = []
-    if psnr := points(rows, "val/psnr"):
-        lines = [Line("bicubic", points(rows, "val/psnr_bicubic"), "soft"), Line("network", psnr)]
-        plots.append(plot(lines, "step", "PSNR on the validation images, dB", labels=True))
-    if loss := points(rows, "train/loss"):
-        plots.append(plot([Line("loss", loss)], "step", "Training loss"))
-    return plots
+def _training_plots(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Markup]:
+    what = {"val/psnr": "PSNR on the validation images, dB", "train/loss": "Training loss"}
+    found = {title: curves(logs, metric) for metric, title in what.items()}
+    return [plot(lines, "step", title, labels=len(lines) > 1) for title, lines in found.items() if lines]
 
 
 def duration(seconds: float) -> str:
@@ -167,3 +176,11 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def breakable(text: Any) -> Markup:
+    """A key, a path or a class name that a narrow screen breaks between its parts, not inside a word."""
+    return Markup(re.sub(r"(?<=[./_,])", "<wbr>", str(escape(text))))
+
+
+_TEMPLATES.filters |= {"figure": figure, "duration": duration, "breakable": breakable}

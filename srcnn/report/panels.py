@@ -1,6 +1,6 @@
-"""An image side by side: LR, bicubic, the network, the ground truth and the network's error."""
+"""An image side by side: LR, bicubic, what networks make of it, the ground truth and their errors."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,25 +12,37 @@ from srcnn.data.samples import Sample
 from srcnn.files import to_pillow, write_image
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y
 from srcnn.metrics import Score
-from srcnn.nets import Network
-from srcnn.report.scores import Scores
+from srcnn.report.scores import Tested
 from srcnn.upscale import super_resolve
 
 ERROR_GAIN = 5  # errors are shown as many times larger
-GAP, CAPTION = 8, 22  # pixels between panels, and above a row for its texts
+GAP, CAPTION = 8, 24  # pixels between panels, and above a row for its texts
 _WIDTH = 240  # pixels of a panel in comparison.png, the widest an image gets
 _ROWS = 5  # images in comparison.png
 _INK, _PAPER, _MARK = (32, 32, 32), (255, 255, 255), (230, 97, 0)
 
 
 class Shown(NamedTuple):
-    """An image to look at: LR, SR and HR are [1, 3, H, W] in [0, 1]."""
+    """An image to look at: LR, HR and every network's SR are [1, 3, H, W] in [0, 1]."""
 
     name: str
     lr: Tensor
-    sr: Tensor
     hr: Tensor
-    score: Score
+    sr: Mapping[str, Tensor]  # by the network's name
+    scores: Mapping[str, Score]
+
+    def bicubic(self) -> Tensor:
+        return bicubic_up(self.lr, self.hr.shape[-1] // self.lr.shape[-1]).clamp(0, 1)
+
+    def telling_crop(self) -> tuple[int, int, int]:
+        """Where the network is most ahead of bicubic, or the last network of the first: top, left, side of a square."""
+        compared = [*self.sr.values()] if len(self.sr) > 1 else [self.bicubic(), *self.sr.values()]
+        fifth = max(24, max(self.hr.shape[-2:]) // 5)
+        side = min(max(side for side in range(24, fifth + 1) if _WIDTH % side == 0), *self.hr.shape[-2:])
+        errors = [(view - self.hr).square().mean(1, keepdim=True) for view in (compared[0], compared[-1])]
+        sums = F.avg_pool2d(F.avg_pool2d(errors[0] - errors[1], (side, 1), stride=1), (1, side), stride=1)
+        top, left = divmod(int(sums.argmax()), sums.shape[-1])
+        return top, left, side
 
 
 def lr_and_hr(sample: Sample, scale: int) -> tuple[Tensor, Tensor]:
@@ -41,73 +53,65 @@ def lr_and_hr(sample: Sample, scale: int) -> tuple[Tensor, Tensor]:
     return (sample.lr[None].float() / 255).expand(-1, 3, -1, -1), hr
 
 
-def shown(net: Network, samples: Sequence[Sample], scores: Scores, most: int) -> Iterator[Shown]:
-    """The first `most` test images with what the network makes of them, one at a time: they may be large."""
-    device = next(net.parameters()).device
+def shown(networks: Mapping[str, Tested], samples: Sequence[Sample], most: int) -> Iterator[Shown]:
+    """The first `most` test images with what the networks make of them, one at a time: they may be large."""
     several = len({sample.image_set for sample in samples}) > 1
-    for sample, (image_set, name, score) in list(zip(samples, scores, strict=True))[:most]:
-        lr, hr = lr_and_hr(sample, net.scale)
-        sr = super_resolve(net, lr.to(device)).clamp(0, 1).cpu()
-        yield Shown(f"{image_set}/{name}" if several else name, lr, sr, hr, score)
+    for number, sample in enumerate(samples[:most]):
+        sr = {}
+        for name, one in networks.items():
+            lr, hr = lr_and_hr(sample, one.net.scale)
+            sr[name] = super_resolve(one.net, lr.to(next(one.net.parameters()).device)).clamp(0, 1).cpu()
+        scores = {name: one.scores[number][2] for name, one in networks.items()}
+        yield Shown(f"{sample.image_set}/{sample.name}" if several else sample.name, lr, hr, sr, scores)
 
 
-def row_of_panels(images: Sequence[Tensor], zoom: int) -> list[Image.Image]:
+def magnified(images: Sequence[Tensor], zoom: int) -> list[Image.Image]:
     """Crops [1, 3, h, w] of one size as images `zoom` times as large, every pixel a square."""
     crops = [to_pillow(image[0]) for image in images]
     return [crop.resize((crop.width * zoom, crop.height * zoom), Image.Resampling.NEAREST) for crop in crops]
 
 
-def views(lr: Tensor, sr: Tensor, hr: Tensor, scale: int) -> list[Tensor]:
-    """What the panels of an image show: LR by nearest neighbour, bicubic, SR, HR, and the luma error of SR."""
-    nearest = F.interpolate(lr, scale_factor=scale, mode="nearest")
-    error = ((rgb_to_y(sr) - rgb_to_y(hr)).abs() * ERROR_GAIN).expand(-1, 3, -1, -1)
-    return [nearest, bicubic_up(lr, scale).clamp(0, 1), sr, hr, error]
-
-
-def titles(network: str) -> list[str]:
-    """The captions of `views`."""
-    return ["LR, nearest", "bicubic", network, "ground truth", f"error x{ERROR_GAIN}"]
-
-
-def write_comparison(path: Path, images: Iterable[Shown], network: str, scale: int) -> None:
-    """A PNG of the first images: each whole, and zoomed where the network is most ahead of bicubic."""
-    bands = [_band(image, network, scale) for image, _ in zip(images, range(_ROWS), strict=False)]
-    sheet = Image.new("RGB", (bands[0].width, sum(band.height for band in bands)), _PAPER)
+def sheet(rows: Sequence[tuple[Sequence[str], Sequence[Image.Image]]]) -> Image.Image:
+    """Rows of images in columns as wide as the widest, under their captions if a row has any."""
+    width = max(image.width for _, images in rows for image in images)
+    bands, font = [], ImageFont.load_default(15)
+    for captions, images in rows:
+        caption = CAPTION if captions else 0
+        band = Image.new("RGB", (len(images) * (width + GAP) + GAP, caption + images[0].height + GAP), _PAPER)
+        for column, image in enumerate(images):
+            cell = Image.new("RGB", (width, band.height), _PAPER)
+            if captions:
+                ImageDraw.Draw(cell).text((0, 2), captions[column], _INK, font)
+            cell.paste(image, (0, caption))
+            band.paste(cell, (GAP + column * (width + GAP), 0))
+        bands.append(band)
+    page = Image.new("RGB", (bands[0].width, sum(band.height for band in bands)), _PAPER)
     for number, band in enumerate(bands):
-        sheet.paste(band, (0, sum(other.height for other in bands[:number])))
-    write_image(path, sheet)
+        page.paste(band, (0, sum(other.height for other in bands[:number])))
+    return page
 
 
-def _band(image: Shown, network: str, scale: int) -> Image.Image:
-    """One image's part of the comparison: captions, a row of whole images, a row of one crop enlarged."""
-    columns = views(image.lr, image.sr, image.hr, scale)
-    texts, score = titles(network), image.score
-    texts[0] = f"{image.name}: {texts[0]}"
-    texts[1] += f" {score.bicubic_psnr:.2f} dB"
-    texts[2] += f" {score.psnr:.2f} dB ({score.gain:+.2f})"
-    y, x, side = telling_crop(columns[1], image.sr, image.hr)
+def write_comparison(path: Path, images: Sequence[Shown]) -> None:
+    """A PNG of the first images: each whole, and zoomed at its telling crop."""
+    write_image(path, sheet([row for image in images[:_ROWS] for row in _rows(image)]))
+
+
+def _rows(image: Shown) -> list[tuple[list[str], list[Image.Image]]]:
+    """LR by nearest neighbour, bicubic, SR, HR and the luma errors of SR: whole under captions, and a crop of each."""
+    several, luma = len(image.sr) > 1, rgb_to_y(image.hr)
+    nearest = F.interpolate(image.lr, size=image.hr.shape[-2:], mode="nearest")
+    errors = [((rgb_to_y(sr) - luma).abs() * ERROR_GAIN).expand(-1, 3, -1, -1) for sr in image.sr.values()]
+    columns = [nearest, image.bicubic(), *image.sr.values(), image.hr, *errors]
+    captions = [f"{image.name}: LR, nearest", f"bicubic {next(iter(image.scores.values())).bicubic_psnr:.2f} dB"]
+    for name, score in image.scores.items():
+        captions.append(f"{name} {score.psnr:.2f} dB" + ("" if several else f" ({score.gain:+.2f})"))
+    captions += ["ground truth", *(f"{f'{name}: ' if several else ''}error x{ERROR_GAIN}" for name in image.sr)]
+    y, x, side = image.telling_crop()
     height, width = image.hr.shape[-2:]
     fit = min(1.0, _WIDTH / width, 1.5 * _WIDTH / height)
     size = (max(1, round(width * fit)), max(1, round(height * fit)))
-    band = Image.new("RGB", (5 * (_WIDTH + GAP) + GAP, CAPTION + size[1] + _WIDTH + 3 * GAP), _PAPER)
-    draw, font = ImageDraw.Draw(band), ImageFont.load_default(13)
-    crops = row_of_panels([column[..., y : y + side, x : x + side] for column in columns], _WIDTH // side)
-    for number, (text, column, crop) in enumerate(zip(texts, columns, crops, strict=True)):
-        left = GAP + number * (_WIDTH + GAP)
-        draw.text((left, 6), text, _INK, font)
-        resample = Image.Resampling.LANCZOS if fit < 1 else Image.Resampling.NEAREST
-        whole = to_pillow(column[0]).resize(size, resample)
-        ImageDraw.Draw(whole).rectangle([round(v * fit) for v in (x, y, x + side - 1, y + side - 1)], outline=_MARK)
-        band.paste(whole, (left, CAPTION))
-        band.paste(crop, (left, CAPTION + size[1] + GAP))
-    return band
-
-
-def telling_crop(bicubic: Tensor, sr: Tensor, hr: Tensor) -> tuple[int, int, int]:
-    """Where the network is most ahead of bicubic: top, left and side of a square a fifth of the image."""
-    fifth = max(24, max(hr.shape[-2:]) // 5)
-    side = min(max(side for side in range(24, fifth + 1) if _WIDTH % side == 0), *hr.shape[-2:])
-    ahead = ((bicubic - hr).square() - (sr - hr).square()).mean(1, keepdim=True)
-    sums = F.avg_pool2d(F.avg_pool2d(ahead, (side, 1), stride=1), (1, side), stride=1)
-    top, left = divmod(int(sums.argmax()), sums.shape[-1])
-    return top, left, side
+    whole = [to_pillow(column[0]).resize(size, Image.Resampling.LANCZOS) for column in columns]
+    for panel in whole:
+        ImageDraw.Draw(panel).rectangle([round(v * fit) for v in (x, y, x + side - 1, y + side - 1)], outline=_MARK)
+    crops = magnified([column[..., y : y + side, x : x + side] for column in columns], _WIDTH // side)
+    return [(captions, whole), ([], crops)]

@@ -1,61 +1,139 @@
-"""The scores of a test: as a table to print, as CSV and as JSON."""
+"""The scores of a test: as a table to print, as CSV and as JSON; of several networks also how far they are apart."""
 
 import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from srcnn.files import replacing
 from srcnn.metrics import Score, mean_score
+from srcnn.nets import Network
 
 Scores = Sequence[tuple[str, str, Score]]  # set, image, score
+VIEWS = ("bicubic", "ground truth", "LR")  # what a page shows beside networks, and so no network's name
+
+
+class Tested(NamedTuple):
+    """A network and what a test found.
+
+    facts  of the test: "protocol", "degradation", "checkpoint", and what else scores.json should hold
+    run    what is known of the training, {} for bare weights
+    log    the metrics.csv of the training
+    """
+
+    net: Network
+    scores: Scores
+    facts: Mapping[str, Any]
+    run: Mapping[str, Any] = {}
+    log: Path | None = None
+
+
+def names(tested: Sequence[Tested]) -> list[str]:
+    """What each is called: a single one by its class, several by the last part of their paths that no other has."""
+    if len(tested) == 1:
+        return [type(tested[0].net).__name__]
+    paths = [Path(one.facts["checkpoint"]).with_suffix("") for one in tested]
+    taken = [*VIEWS, *VIEWS, *(part for path in paths for part in set(path.parts))]
+    parts = [[part for part in path.parts if taken.count(part) == 1] for path in paths]
+    return [found[-1] if found else str(path) for found, path in zip(parts, paths, strict=True)]
 
 
 def means(scores: Scores) -> dict[str, Score]:
     """The mean of each set, in the order of the test."""
-    names = dict.fromkeys(image_set for image_set, _, _ in scores)
-    return {name: mean_score([score for image_set, _, score in scores if image_set == name]) for name in names}
+    sets = dict.fromkeys(image_set for image_set, _, _ in scores)
+    return {name: mean_score([score for image_set, _, score in scores if image_set == name]) for name in sets}
 
 
-def table(scores: Scores, network: str, scale: int, protocol: str, degradation: str = "bicubic") -> str:
-    """Per image and in the mean: bicubic and network, PSNR in dB and SSIM, and the gain."""
-    lines = []
-    for image_set, mean in means(scores).items():
-        rows = [(image, score) for other, image, score in scores if other == image_set]
-        width = max(len(image) for image, _ in [*rows, ("image", mean)])
-        lines += [
-            f"{image_set} x{scale}, PSNR (dB) and SSIM on luma, protocol {protocol}, LR {degradation}",
-            f"{'image':<{width}}  {'bicubic':>14}  {network:>14}  {'gain':>6}",
-            *(_row(image, score, width) for image, score in rows),
-            _row("mean", mean, width),
-            "",
-        ]
+def table(networks: Mapping[str, Tested]) -> str:
+    """Per image and in the mean: PSNR in dB and SSIM of bicubic and every network; the gain, or the differences."""
+    first, *others = networks
+    (net, _, facts, *_), lines = networks[first], []
+    widths = [max(14, len(name)) for name in ("bicubic", *networks)]
+    for image_set, apart in differences(networks).items():
+        rows = [("image", ["bicubic", *networks], "  gain")]
+        for image, found in rows_of(networks, image_set):
+            pairs = [(found[0].bicubic_psnr, found[0].bicubic_ssim), *((score.psnr, score.ssim) for score in found)]
+            rows.append((image, [f"{psnr:6.2f}  {ssim:.4f}" for psnr, ssim in pairs], f"{found[0].gain:+6.2f}"))
+        wide = max(len(image) for image, *_ in rows)
+        about = f"protocol {facts['protocol']}, LR {facts['degradation']}"
+        lines.append(f"{image_set} x{net.scale}, PSNR (dB) and SSIM on luma, {about}")
+        for image, cells, gain in rows:
+            cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
+            lines.append("  ".join([f"{image:<{wide}}", *cells, *([] if others else [gain])]))
+        lines += [*(f"{other} - {first}: {said(apart[other])}" for other in others), ""]
     return "\n".join(lines[:-1])
 
 
-def _row(name: str, s: Score, width: int) -> str:
-    return f"{name:<{width}}  {s.bicubic_psnr:6.2f}  {s.bicubic_ssim:.4f}  {s.psnr:6.2f}  {s.ssim:.4f}  {s.gain:+6.2f}"
+def rows_of(networks: Mapping[str, Tested], image_set: str) -> list[tuple[str, list[Score]]]:
+    """The images of a set and, last, its mean, each with the score of every network."""
+    columns = []
+    for one in networks.values():
+        images = [(image, score) for other, image, score in one.scores if other == image_set]
+        columns.append([*images, ("mean", means(one.scores)[image_set])])
+    return [(row[0][0], [score for _, score in row]) for row in zip(*columns, strict=True)]
 
 
-def write_scores(folder: Path, scores: Scores, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """`scores.csv`, a row an image and one a mean, and `scores.json`, the same with the `facts` they rest on.
+def differences(networks: Mapping[str, Tested]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Per set, by how many dB of PSNR every network is above the first: "mean", "low", "high", and of "n" images.
 
-    Returns what the latter holds.
+    low and high bound a 95 % interval: the percentiles of the mean over 10,000 resamples of the images, of which each
+    is compared with itself (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13). Of few images
+    such an interval is too narrow.
+    """
+    first, *others = networks
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for image_set in means(networks[first].scores):
+        psnr = np.array([[s.psnr for s in scores] for _, scores in rows_of(networks, image_set)[:-1]])
+        found[image_set] = {}
+        for column, other in enumerate(others, 1):
+            apart = psnr[:, column] - psnr[:, 0]
+            known = apart[np.isfinite(apart)]  # identical images are infinite dB
+            resampled = np.random.default_rng(0).choice(known if len(known) else [np.nan], (10_000, max(1, len(known))))
+            low, high = np.percentile(resampled.mean(1), [2.5, 97.5])
+            mean = float(known.mean()) if len(known) else math.nan
+            found[image_set][other] = {"mean": mean, "low": float(low), "high": float(high), "n": len(known)}
+    return found
+
+
+def said(apart: Mapping[str, Any]) -> str:
+    """A difference in words."""
+    return "{mean:+.3f} dB (95 % interval {low:+.3f} to {high:+.3f}, n = {n})".format(**apart)
+
+
+def about(one: Tested) -> dict[str, Any]:
+    """The network of a test, and the facts of it."""
+    net = one.net
+    return {"network": type(net).__name__, "parameters": net.parameter_count, "scale": net.scale, **one.facts}
+
+
+def write_scores(folder: Path, networks: Mapping[str, Tested]) -> dict[str, Any]:
+    """`scores.csv`, a row an image and one a mean, and `scores.json`, the same with the facts they rest on.
+
+    Returns what the latter holds. Of several networks the CSV has a column "network" and their differences to the
+    first, and the JSON has what it would hold of each under "networks".
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rows = [{"set": s, "image": image, **finite(score)} for s, image, score in scores]
-    rows += [{"set": s, "image": "mean", **finite(score)} for s, score in means(scores).items()]
-    write_csv(
-        folder / "scores.csv",
-        [{**row, "protocol": facts["protocol"], "degradation": facts["degradation"]} for row in rows],
-    )
-    document = {
-        **facts,
-        "mean": {s: finite(score) for s, score in means(scores).items()},
-        "images": {s: {n: finite(score) for o, n, score in scores if o == s} for s in means(scores)},
-    }
+    apart = {s: {name: _rounded(other) for name, other in found.items()} for s, found in differences(networks).items()}
+    documents, rows = {}, []
+    for name, (_, scores, facts, *_) in networks.items():
+        mean = {image_set: finite(score) for image_set, score in means(scores).items()}
+        images = {s: {image: finite(score) for other, image, score in scores if other == s} for s in mean}
+        documents[name] = {**about(networks[name]), "mean": mean, "images": images}
+        own = [(s, image, score) for s in mean for image, score in images[s].items()]
+        for image_set, image, score in [*own, *((s, "mean", score) for s, score in mean.items())]:
+            row = {"set": image_set, "image": image, **score}
+            row |= {key: facts[key] for key in ("protocol", "degradation")}
+            if len(networks) > 1:
+                row = {"network": name, **row}
+                if other := apart[image_set].get(name) if image == "mean" else None:
+                    row |= {"difference": other["mean"], "low": other["low"], "high": other["high"]}
+            rows.append(row)
+    write_csv(folder / "scores.csv", rows)
+    document = {"networks": documents, "differences": apart} if len(networks) > 1 else next(iter(documents.values()))
     with replacing(folder / "scores.json") as temporary:
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return document
@@ -63,7 +141,11 @@ def write_scores(folder: Path, scores: Scores, facts: Mapping[str, Any]) -> dict
 
 def finite(score: Score) -> dict[str, float | None]:
     """A score's figures by name, None where one is not a number."""
-    return {key: round(value, 6) if math.isfinite(value) else None for key, value in score.as_dict().items()}
+    return _rounded(score.as_dict())
+
+
+def _rounded(figures: Mapping[str, float]) -> dict[str, float | None]:
+    return {key: round(value, 6) if math.isfinite(value) else None for key, value in figures.items()}
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:

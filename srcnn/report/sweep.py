@@ -14,11 +14,9 @@ from hydra.experimental.callback import Callback
 from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
-from srcnn.report.page import duration, points, read_log, write_page
-from srcnn.report.plots import Line, plot
+from srcnn.report.page import curves, figure, read_log, write_page
+from srcnn.report.plots import COLOURS, Line, plot
 from srcnn.report.scores import write_csv
-
-_COLOURS = ("c0", "c1", "c2", "c3", "c4", "c5")
 
 
 class SweepTable(Callback):
@@ -58,24 +56,23 @@ def rank(folder: Path, overrides: Sequence[str]) -> None:
     write_csv(folder / "sweep.csv", rows)
     seeds = over_seeds(runs)
     if seeds:
-        write_csv(folder / "sweep_seeds.csv", [_flat(row) for row in seeds])
+        table = [
+            {"settings": row["settings"], "runs": row["runs"]}
+            | {f"{name}_{key}": value for name, pair in row["figures"].items() for key, value in pair.items()}
+            for row in seeds
+        ]
+        write_csv(folder / "sweep_seeds.csv", table)
     write_sweep(folder / "sweep.html", runs, seeds, ["python", "train.py", "-m", *overrides])
-    _print(rows, list(dict.fromkeys(name for run in runs for name in run["mean"])), seeds)
-    print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
-
-
-def _print(rows: Sequence[Mapping[str, Any]], tests: Sequence[str], seeds: Sequence[Mapping[str, Any]]) -> None:
-    def figure(value: float | None) -> str:
-        return f"{'-' if value is None else f'{value:.2f}':>6}"
-
+    tests = list(dict.fromkeys(name for run in runs for name in run["mean"]))
     print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images")
-    print(f"rank  {'val':>6}  {'  '.join(f'{name:>6}' for name in tests)}  run  overrides")
+    print("  ".join(["rank", *(f"{name:>6}" for name in ("val", *tests)), "run", "overrides"]))
     for row in rows:
-        figures = "  ".join(figure(value) for value in [row["val_psnr"], *(row.get(f"{name}_psnr") for name in tests)])
-        print(f"{row['rank']:>4}  {figures}  {row['run']:>3}  {row['overrides']}")
+        figures = [figure(row.get(key)).rjust(6) for key in ("val_psnr", *(f"{name}_psnr" for name in tests))]
+        print("  ".join([f"{row['rank']:>4}", *figures, f"{row['run']:>3}", row["overrides"]]))
     for row in seeds:
-        texts = [f"{name} {mean:.3f} ± {deviation:.3f}" for name, (mean, deviation) in row["figures"].items()]
+        texts = [f"{name} {pair['mean']:.3f} ± {pair['std']:.3f}" for name, pair in row["figures"].items()]
         print(f"{row['settings'] or 'over seeds'}: {', '.join(texts)} dB over {row['runs']} seeds")
+    print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -90,17 +87,10 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         figures = {"validation": [run["val_psnr"] for run in group]}
         figures |= {name: [run["mean"].get(name, {}).get("psnr") for run in group] for name in group[0]["mean"]}
         known = {name: values for name, values in figures.items() if None not in values}
-        pairs = {name: (fmean(values), stdev(values)) for name, values in known.items()}
+        pairs = {name: {"mean": fmean(values), "std": stdev(values)} for name, values in known.items()}
         settings = " ".join(word for word in words if word not in constant)
         rows.append({"settings": settings, "runs": len(group), "figures": pairs})
     return rows
-
-
-def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
-    flat = {"settings": row["settings"], "runs": row["runs"]}
-    for name, (mean, deviation) in row["figures"].items():
-        flat |= {f"{name}_mean": mean, f"{name}_std": deviation}
-    return flat
 
 
 def write_sweep(
@@ -110,24 +100,15 @@ def write_sweep(
     values = [dict(override.lstrip("+").partition("=")[::2] for override in run["overrides"]) for run in runs]
     keys = dict.fromkeys(key for run in values for key in run)
     parameters = [key for key in keys if len({run.get(key) for run in values}) > 1]
-    logs = [read_log(path.parent / run["name"] / "metrics.csv") for run in runs]
+    styles = [*list(COLOURS)[:6], *["soft"] * len(runs)]
     shown = [
-        {
-            **run,
-            "run": run["name"],
-            "values": {key: value[key] for key in parameters if key in value},
-            "style": _COLOURS[number] if number < len(_COLOURS) else "soft-line",
-            "time": duration(run["seconds"]),
-        }
-        for number, (run, value) in enumerate(zip(runs, values, strict=True))
+        {**run, "values": {key: own[key] for key in parameters if key in own}, "style": style}
+        for run, own, style in zip(runs, values, styles, strict=False)
     ]
-    curves = [
-        Line(f"run {run['run']}", found, run["style"].removesuffix("-line"))
-        for run, log in zip(shown, logs, strict=True)
-        if (found := points(log, "val/psnr"))
-    ][::-1]  # the best on top
-    bicubic = points(logs[0], "val/psnr_bicubic")
-    ranked = [run["val_psnr"] for run in runs if run["val_psnr"] is not None]
+    lines = curves(
+        {f"run {run['name']}": read_log(path.parent / run["name"] / "metrics.csv") for run in runs}, "val/psnr"
+    )
+    ranked = [run for run in shown if run["val_psnr"] is not None]
     write_page(
         path,
         "sweep.html",
@@ -138,27 +119,18 @@ def write_sweep(
         tests=list(dict.fromkeys(name for run in runs for name in run["mean"])),
         parameters=parameters,
         protocol=runs[0]["protocol"],
-        bicubic=bicubic[-1][1] if bicubic else None,
-        spread=max(ranked) - min(ranked) if ranked else None,
-        plots=[_parameter_plot(key, known) for key in parameters if (known := _validated(key, shown))],
-        curves=plot([*_across(bicubic, curves), *curves], "step", "PSNR on the validation images, dB")
-        if curves
-        else None,
+        bicubic=next((line.points[0][1] for line in lines if line.name == "bicubic"), None),
+        spread=ranked[0]["val_psnr"] - ranked[-1]["val_psnr"] if ranked else None,
+        plots=[
+            _parameter_plot(key, known) for key in parameters if (known := [r for r in ranked if key in r["values"]])
+        ],
+        curves=plot(lines, "step", "PSNR on the validation images, dB") if lines else None,
         command=shlex.join(command),
     )
 
 
-def _across(bicubic: Sequence[tuple[float, float]], curves: Sequence[Line]) -> list[Line]:
-    """Bicubic's PSNR from the first to the last step of any run."""
-    steps = [step for curve in curves for step, _ in curve.points]
-    return [Line("bicubic", [(step, bicubic[-1][1]) for step in (min(steps), max(steps))], "soft")] if bicubic else []
-
-
-def _validated(key: str, runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    return [run for run in runs if run["val_psnr"] is not None and key in run["values"]]
-
-
 def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
+    """Validation PSNR over the values of a setting: numbers, or words beside each other."""
     texts = [run["values"][key] for run in runs]
     try:
         places, categories = [float(text) for text in texts], []
@@ -167,8 +139,8 @@ def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
         places = [float(categories.index(text)) for text in texts]
     log = not categories and min(places) > 0 and max(places) >= 5 * min(places)
     dots = [
-        Line(f"run {run['run']}", [(place, run["val_psnr"])], run["style"].removesuffix("-line"), joined=False)
+        Line(f"run {run['name']}", [(place, run["val_psnr"])], run["style"], joined=False)
         for run, place in zip(runs, places, strict=True)
-    ][::-1]
+    ][::-1]  # the best on top
     ticks = sorted(set(places)) if len(set(places)) <= 6 else None
     return plot(dots, key, "Validation PSNR, dB", log_x=log, categories=categories, ticks=ticks)

@@ -23,7 +23,8 @@ _LONG = 600  # seconds on a CPU, from which on a faster recipe is named
 # Lightning's tips, and its warnings about what is so on purpose here.
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-logging.getLogger("lightning.pytorch.profilers").setLevel(logging.INFO)  # what was asked for
+for asked_for in ("profilers", "callbacks.early_stopping"):
+    logging.getLogger(f"lightning.pytorch.{asked_for}").setLevel(logging.INFO)
 warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
 warnings.filterwarnings("ignore", message=".*LeafSpec.*")
 warnings.filterwarnings("ignore", message="Total length of .* across ranks is zero")
@@ -55,8 +56,6 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
     """
     net, patches, group = module.net, data.patches, module.optimizer.param_groups[0]
     side = patches.side * patches.ratio
-    share = ((side - 2 * net.train_border) / side) ** 2
-    few = [f"          only {share:.0%} of a patch's pixels reach the loss: raise data.patch_size"]
     recipe = f"{type(module.loss).__name__}, {type(module.optimizer).__name__} at {group['initial_lr']:g}"
     if module.schedule is not None:
         recipe += f", {getattr(module.schedule, 'shape', type(module.schedule).__name__)}"
@@ -74,7 +73,6 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
             f"          packed: {pixels}; in {data.pack.path.parent}, delete that to clear",
             f"training  {length}, batches of {patches.batch_size} patches {side}x{side}",
             f"          {recipe}",
-            *(few if share < 0.25 else []),
             f"device    {device_name(trainer.strategy.root_device)}",
             f"precision {precision}",
             f"folder    {folder}",
@@ -86,26 +84,17 @@ def steps_of(trainer: Any, batches: int) -> int | None:
     """The steps of a run whose epochs have so many batches; None where it has no end."""
     limit = trainer.overfit_batches or trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    per_epoch = -(-batches // trainer.accumulate_grad_batches)
-    lengths = [per_epoch * trainer.max_epochs] if trainer.max_epochs and trainer.max_epochs > 0 else []
-    lengths += [trainer.max_steps] if trainer.max_steps > 0 else []
-    return min(lengths, default=None)
+    lengths = (-(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 0), trainer.max_steps)
+    return min((length for length in lengths if length > 0), default=None)
 
 
 class Meter(L.Callback):
     """Logs at every log point the pixels of patches trained on a second."""
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start()  # also of a run resumed within an epoch
-
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start()
-
-    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start()
-
-    def _start(self) -> None:
         self.since, self.batches = time.perf_counter(), 0
+
+    on_train_start = on_validation_end = on_train_epoch_start  # the former also of a run resumed within an epoch
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -113,15 +102,11 @@ class Meter(L.Callback):
         self.batches += 1
         if trainer.global_step % trainer.log_every_n_steps:  # type: ignore[attr-defined]
             return
-        _wait_for(pl_module.device)  # as logging the loss is about to do
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize(pl_module.device)  # as logging the loss is about to do
         pixels = batch[1].shape[0] * batch[1].shape[-2] * batch[1].shape[-1] * trainer.world_size
         pl_module.log("train/Mpixel_per_s", pixels * self.batches / 1e6 / (time.perf_counter() - self.since))
-        self._start()
-
-
-def _wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        self.on_train_epoch_start(trainer, pl_module)
 
 
 class PlainProgress(L.Callback):
@@ -146,16 +131,14 @@ class PlainProgress(L.Callback):
             return
         steps = trainer.global_step - self.first
         if steps == self.warm_up:
-            _wait_for(pl_module.device)
             self.warm = time.monotonic()
         elif steps > self.warm_up and time.monotonic() > self.warm + self.measured:
-            _wait_for(pl_module.device)
             self.estimated = True
             step = (time.monotonic() - self.warm) / (steps - self.warm_up)
             left = step * (trainer.estimated_stepping_batches - trainer.global_step)
             if left != float("inf"):
                 slow = pl_module.device.type == "cpu" and left > _LONG and not self.has_recipe
-                advice = "; experiment=fast (or quickstart) takes a minute" if slow else ""
+                advice = "; experiment=fast takes a minute" if slow else ""
                 print(f"time      about {duration(left)}, {1000 * step:.0f} ms a step{advice}", flush=True)
 
     @rank_zero_only
@@ -170,13 +153,11 @@ class PlainProgress(L.Callback):
 
 
 def _figures(trainer: L.Trainer) -> list[str]:
-    """Loss, validation PSNR beside bicubic's, and throughput, as far as they are known."""
+    """Loss, and validation PSNR beside bicubic's, as far as they are known."""
     known = {name: float(value) for name, value in trainer.callback_metrics.items()}
     shown = [f"loss {known['train/loss']:.4g}"] if "train/loss" in known else []
     if "val/psnr" in known:
         shown.append(f"PSNR {known['val/psnr']:.2f} (bicubic {known['val/psnr_bicubic']:.2f})")
-    if "train/Mpixel_per_s" in known:
-        shown.append(f"{known['train/Mpixel_per_s']:.2f} Mpixel/s")
     return shown
 
 

@@ -1,5 +1,5 @@
-// A card compares an image: bicubic left of the cut, the network right of it, the ground truth or the errors on demand.
-const GAIN = 5, cards = [...document.querySelectorAll(".card")].map(card);
+// A card compares an image: one view left of the cut, another right of it, the ground truth or the errors on demand.
+const GAIN = 5, sides = {}, cards = [...document.querySelectorAll(".card")].map(card);
 let current = cards[0];
 
 function card(root) {
@@ -22,7 +22,7 @@ function card(root) {
     stage.style.setProperty("--cut", `${cut.value}%`);
     stage.classList.toggle("zoomed", state.zoom > 1);
     stage.classList.toggle("sharp", scale >= 1.5);
-    cut.setAttribute("aria-valuetext", `bicubic on the left ${Math.round(cut.value)} percent`);
+    cut.setAttribute("aria-valuetext", `${sides.left} on the left ${Math.round(cut.value)} percent`);
     find("output").value = `${Math.round(100 * scale)} %`;
   };
   state.zoomBy = (factor, atX = .5, atY = .5) => {
@@ -38,12 +38,21 @@ function card(root) {
     const on = stage.classList.toggle(what), other = { "shows-truth": "shows-lr", "shows-lr": "shows-truth" }[what];
     if (on && other && stage.classList.contains(other)) state.toggle(other);
     find(`[data-do=${what}]`).setAttribute("aria-pressed", on);
-    if (what == "error") {
-      if (on) errors(stage, width, height);
-      for (const chip of stage.querySelectorAll(".chip[data-error]"))
-        chip.textContent = on ? chip.dataset.error : chip.dataset.text;
-    }
+    if (what == "error") state.views();
   };
+  state.views = () => {
+    const error = stage.classList.contains("error");
+    for (const side of ["left", "right"]) {
+      find(`select[data-side=${side}]`).value = sides[side];
+      for (const pane of stage.querySelectorAll(".pane")) pane.classList.toggle(side, pane.dataset.view == sides[side]);
+      find(side == "left" ? ".chip.a" : ".chip.b").textContent = sides[side] + (error ? `'s error ×${GAIN}` : "");
+    }
+    if (error) errors(stage, width, height);
+  };
+  for (const select of root.querySelectorAll("select")) {
+    sides[select.dataset.side] ??= select.value;
+    select.addEventListener("change", () => show(select.dataset.side, select.value));
+  }
   cut.addEventListener("input", state.draw);
   root.addEventListener("focusin", () => choose(state));
   root.addEventListener("pointerenter", () => choose(state));
@@ -51,8 +60,17 @@ function card(root) {
   for (const button of root.querySelectorAll("button[data-do]"))
     button.addEventListener("click", () => (actions[button.dataset.do] ?? (() => state.toggle(button.dataset.do)))());
   pointers(stage, state, cut);
+  state.views();
   state.layout();
   return state;
+}
+
+// Of all images the same: what is chosen for one side while the other shows it changes places with it.
+function show(side, view) {
+  const other = side == "left" ? "right" : "left";
+  if (sides[other] == view) sides[other] = sides[side];
+  sides[side] = view;
+  cards.forEach((state) => { state.views(); state.draw(); });
 }
 
 // Dragging moves the cut; in a zoomed image only by its handle, elsewhere it moves the image.
@@ -81,8 +99,6 @@ function pointers(stage, state, cut) {
 
 // |Y - Y of the ground truth|, as bright as GAIN makes it: black, orange, white.
 function errors(stage, width, height) {
-  if (stage.dataset.done) return;
-  stage.dataset.done = "yes";
   const luma = (image) => {
     const context = new OffscreenCanvas(width, height).getContext("2d");
     context.drawImage(image, 0, 0);
@@ -93,7 +109,10 @@ function errors(stage, width, height) {
   };
   const truth = luma(stage.querySelector(".truth img"));
   for (const pane of stage.querySelectorAll(".left, .right")) {
-    const y = luma(pane.querySelector("img")), canvas = pane.querySelector("canvas"), picture = new ImageData(width, height);
+    const canvas = pane.querySelector("canvas");
+    if (canvas.dataset.done) continue;
+    canvas.dataset.done = "yes";
+    const y = luma(pane.querySelector("img")), picture = new ImageData(width, height);
     for (let i = 0; i < y.length; i++) {
       const t = Math.min(1, Math.abs(y[i] - truth[i]) * GAIN / 255);
       picture.data.set([255 * Math.min(1, 1.8 * t), 255 * t ** 1.2, 255 * t ** 3, 255], 4 * i);
@@ -124,7 +143,7 @@ const KEYS = {
 };
 addEventListener("keydown", (event) => {
   const act = KEYS[event.key.length == 1 ? event.key.toLowerCase() : event.key];
-  if (!act || !current || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!act || !current || event.target.closest("select") || event.ctrlKey || event.metaKey || event.altKey) return;
   event.preventDefault();
   act(event);
 });
