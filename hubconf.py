@@ -3,8 +3,8 @@
 dependencies = ["torch", "numpy", "PIL"]
 
 
-def srcnn(weights: str | None = "srcnn_x3", scale: int | None = None):
-    """The network of weights that are in the repository (srcnn_x2, _x3, _x4, srcnn_residual_x3), or of a file."""
+def srcnn(weights: str | None = None, scale: int | None = None):
+    """The network of weights that are in the repository (compact_x2, _x3, _x4, srcnn_x2 and so on), or of a file."""
     from srcnn import load
 
     return load(weights, scale)

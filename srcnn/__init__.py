@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(weights: str | None = "srcnn_x3", scale: int | None = None) -> "Network":
+def load(weights: str | None = None, scale: int | None = None) -> "Network":
     """The network of a checkpoint, weights.pth or bare state_dict, or of weights of ours by name; in eval mode.
 
     `net(lr)` works on float tensors [N, C, H, W] in [0, 1]. `scale` is for a bare state_dict, which does not tell it,
-    or with weights=None for the choice among ours. Raises `srcnn.errors.UserError`.
+    or with weights=None for the choice among ours: compact_x2, _x3 or _x4. Raises `srcnn.errors.UserError`.
     """
     from srcnn.run.checkpoint import load_network
 

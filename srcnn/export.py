@@ -1,6 +1,6 @@
 """Take a network out of Python, or out of this project, in a file that says what it is.
 
-    python -m srcnn.export format=onnx                        our x3 network as srcnn_x3.onnx, for ONNX Runtime
+    python -m srcnn.export format=onnx                        our x3 network as compact_x3.onnx, for ONNX Runtime
     python -m srcnn.export ckpt_path=CKPT format=pt2 output=net.pt2
     python -m srcnn.export ckpt_path=CKPT format=html         a page that enlarges photographs in any browser, offline
     python -m srcnn.export ckpt_path=CKPT format=safetensors  the weights alone; format=pth: as a bare state_dict

@@ -51,8 +51,8 @@ def test_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     safetensors = pytest.importorskip("safetensors")
     own = load_network("srcnn_x3")[0].state_dict()
-    export(parse("export", ["format=safetensors"]))
-    export(parse("export", ["format=pth", "scale=3"]))
+    export(parse("export", ["ckpt_path=srcnn_x3", "format=safetensors"]))
+    export(parse("export", ["ckpt_path=srcnn_x3", "format=pth", "scale=3"]))
     assert {path.name for path in tmp_path.iterdir()} == {"srcnn_x3.safetensors", "srcnn_x3.pth"}
     with safetensors.safe_open(tmp_path / "srcnn_x3.safetensors", "pt") as file:
         assert file.metadata()["network"] == "SRCNN"

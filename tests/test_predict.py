@@ -269,10 +269,10 @@ def test_globs_single_files_and_what_is_there(tmp_path: Path, capsys: pytest.Cap
     enlarged(tmp_path, "input=in/*.png")
     capsys.readouterr()
     enlarged(tmp_path, "input=in/*.png")
-    assert "0 of 2 images enlarged x3, 2 there already; in in, by srcnn_x3" in capsys.readouterr().out
+    assert "0 of 2 images enlarged x3, 2 there already; in in, by compact_x3" in capsys.readouterr().out
     assert names(tmp_path / "in") == {"a_x3.png", "b_x3.png"}
     enlarged(tmp_path, "input=in/c.jpg", "output=c.webp", "self_ensemble=true")
-    assert capsys.readouterr().out == "c.webp, 36x36, by srcnn_x3\n"
+    assert capsys.readouterr().out == "c.webp, 36x36, by compact_x3\n"
     with Image.open(tmp_path / "c.webp") as image:
         assert (image.format, image.size) == ("WEBP", (36, 36))
     written = os.stat(tmp_path / "in" / "a_x3.png").st_mtime_ns
@@ -301,7 +301,7 @@ def test_own_results_are_no_inputs(tmp_path: Path, capsys: pytest.CaptureFixture
     capsys.readouterr()
     enlarged(tmp_path, "input=in", "output=out")
     assert names(tmp_path / "out") == {"a_x3.bmp", "logo_x3_x3.png"}
-    assert "2 of 2 images enlarged x3; in out, by srcnn_x3" in capsys.readouterr().out
+    assert "2 of 2 images enlarged x3; in out, by compact_x3" in capsys.readouterr().out
     shutil.copytree(tmp_path / "in", tmp_path / "copied", copy_function=shutil.copy2)  # as with cp -a
     assert len(find_jobs(str(tmp_path / "copied"), None, Records())) == 2
     small(tmp_path / "in", "a_x3.bmp")  # edited since: now the user's
@@ -453,7 +453,7 @@ def test_any_size(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     }.items():
         assert enlarged(tmp_path, "input=a.png", word) == 0
         name = f"a_{size[0]}x{size[1]}.png"
-        assert f"{name}, {size[0]}x{size[1]}, by srcnn_x3" in capsys.readouterr().out
+        assert f"{name}, {size[0]}x{size[1]}, by compact_x3" in capsys.readouterr().out
         with Image.open(tmp_path / name) as larger:
             assert larger.size == size
     net, _ = load_network(None)

@@ -44,7 +44,7 @@ def test_weights_score_what_their_run_did(name: str) -> None:
 
 
 def test_checkpoint_pth_is_the_x3_network() -> None:
-    (given, facts), (own, _) = load_network(ROOT / "checkpoint.pth"), load_network(None)
+    (given, facts), (own, _) = load_network(ROOT / "checkpoint.pth"), load_network("srcnn_x3")
     assert given.scale == own.scale == 3 and facts["run"]["psnr"]["Set5"] > 32.39  # the paper's, TPAMI 2016
     assert all(torch.equal(value, own.state_dict()[key]) for key, value in given.state_dict().items())
 

@@ -127,8 +127,9 @@ def last_good(folder: str | os.PathLike) -> str:
 
 
 def find_checkpoint(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> Path:
-    """A checkpoint's path; weights of ours go by their name without folder and ending, None is plain SRCNN."""
-    given = Path(ckpt_path or f"srcnn_x{scale or 3}")
+    """A checkpoint's path; weights of ours go by their name without folder and ending; None is Compact, which of the
+    small ones scores best for the least work."""
+    given = Path(ckpt_path or f"compact_x{scale or 3}")
     shipped = {path.stem: path for path in sorted(WEIGHTS.glob("*.pth"))}
     if ckpt_path is None and given.name not in shipped:
         raise UserError(
