@@ -40,6 +40,7 @@ def write(net: Network, path: Path, facts: Mapping[str, str]) -> Callable[[Tenso
     described = {name: [_described(op, constants) for op in ops] for name, ops in programs.items()}
     weights = base64.b64encode(torch.cat(constants).numpy().astype("<f4").tobytes()).decode()
     view = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
+    view = max(view, 2)  # what bicubic looks at
     network = {"name": facts["network"], "scale": net.scale, "view": view, "programs": described, "weights": weights}
     title, shown = f"{facts['network']} ×{net.scale}", {key: value for key, value in facts.items() if key != "run"}
     write_page(path, "enlarge.html", title=title, network=network, facts=shown, parameters=net.parameter_count)

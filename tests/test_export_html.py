@@ -136,9 +136,11 @@ def test_using_it(width: int, browser: Any, shipped: Path, tmp_path: Path) -> No
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.title() == "asked for a file"
-    (tmp_path / "notes.txt").write_text("no image")
-    page.set_input_files("#file", tmp_path / "notes.txt")
-    page.wait_for_function("document.getElementById('status').textContent.includes('no image that this browser')")
+    for event in ("DragEvent('drop', { dataTransfer: data })", "ClipboardEvent('paste', { clipboardData: data })"):
+        name = f"{event.split('Event')[0]}.txt"
+        file = f"const data = new DataTransfer(); data.items.add(new File(['text'], '{name}'))"
+        page.evaluate(f"() => {{ {file}; dispatchEvent(new {event}) }}")
+        page.get_by_text(f"{name} is no image that this browser can read.").wait_for()
     for name, size in {"tall.png": (30, 200), "wide.png": (300, 20)}.items():
         enlarged(page, image_file(tmp_path / name, *size))
         assert page.locator(".card").count() == 1 and page.locator("h3").inner_text() == name
