@@ -186,9 +186,10 @@ class _Recorder(TorchFunctionMode):
 
     def _mapped(self, x: _Value, positive: Any, negative: Any, offset: Any) -> _Value:
         """Each a number, or one a channel."""
-        each = [
-            torch.as_tensor(f, dtype=torch.float32).flatten().expand(x.channels) for f in (positive, negative, offset)
-        ]
+        each = [torch.as_tensor(f, dtype=torch.float32).flatten() for f in (positive, negative, offset)]
+        if any(len(f) not in (1, x.channels) for f in each):
+            raise _refused("sum or product with more than one number a channel")
+        each = [f.expand(x.channels) for f in each]
         return self.emit("map", x, factors=torch.stack(each).detach())
 
     def conv2d(
@@ -205,8 +206,11 @@ class _Recorder(TorchFunctionMode):
             out = slice(group * outputs // groups, (group + 1) * outputs // groups)
             part = dense[out, group * inputs : (group + 1) * inputs, :: dilation[0], :: dilation[1]]
             part.copy_(weight[out])
-        y, x_ = {"valid": (0, 0), "same": (reach[0] // 2, reach[1] // 2)}.get(padding) or _pair(padding)
-        return self._conv(self._padded(x, (x_, x_, y, y), "zeros"), dense, bias)
+        if padding == "same":
+            sides = [side for whole in reversed(reach) for side in (whole // 2, whole - whole // 2)]
+        else:
+            sides = [side for side in reversed(_pair(0 if padding == "valid" else padding)) for _ in range(2)]
+        return self._conv(self._padded(x, sides, "zeros"), dense, bias)
 
     def conv_transpose2d(
         self, x: _Value, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
@@ -287,12 +291,12 @@ class _Recorder(TorchFunctionMode):
 
     def mul(self, x: Any, y: Any) -> _Value:
         if isinstance(x, _Value) and isinstance(y, _Value):
-            raise _refused("the product of two of its values")
+            raise _refused("product of two of its values")
         return self._mapped(x, y, y, 0) if isinstance(x, _Value) else self._mapped(y, x, x, 0)
 
     def div(self, x: Any, y: Any) -> _Value:
         if isinstance(y, _Value):
-            raise _refused("division by one of its values")
+            raise _refused("quotient by one of its values")
         return self._mapped(x, 1 / y, 1 / y, 0)
 
     def contiguous(self, x: _Value, **_: Any) -> _Value:

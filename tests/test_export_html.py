@@ -177,14 +177,27 @@ class Forked(Network):
     def body(self, x: Tensor) -> Tensor:
         y = self.each((self.wide(2 * x - 1) / 2).sigmoid())
         y += 1 - y * torch.tensor([1.0, 2, 3, 4, 5, 6]).view(1, 6, 1, 1)
-        return self.up(F.silu(y) if hasattr(self, "swish") else y)
+        return self.up(self.last(y))
+
+    @staticmethod
+    def last(y: Tensor) -> Tensor:
+        return y
 
 
 def test_a_network_of_somebodys(tmp_path: Path) -> None:
     net, lr = Forked().eval(), torch.rand(1, 3, 11, 14)
     with torch.no_grad():
         torch.testing.assert_close(write(net, tmp_path / "net.html", FACTS)(lr), net(lr), atol=1e-5, rtol=0)
-    net.swish = True
-    with pytest.raises(UserError, match="the page has no silu; it knows conv2d, "):
-        write(net, tmp_path / "other.html", FACTS)
+    refused = {
+        "silu": F.silu,
+        "cat": lambda y: torch.cat([y, y], 1)[:, ::2],
+        "product of two of its values": lambda y: y * y,
+        "sum or product with more than one number a channel": lambda y: y * torch.rand(y.shape),
+        "conv2d with stride=2": lambda y: F.conv2d(y, torch.rand(6, 6, 2, 2), stride=2),
+        "pad with mode=circular": lambda y: F.pad(y, (1, 1, 1, 1), "circular"),
+    }
+    for what, function in refused.items():
+        net.last = function
+        with pytest.raises(UserError, match=f"format=html: the page has no {what}.*; it knows conv2d, "):
+            write(net, tmp_path / "other.html", FACTS)
     assert not (tmp_path / "other.html").exists()
