@@ -240,22 +240,23 @@ class _Recorder(TorchFunctionMode):
 
     def bicubic_up(self, x: _Value, scale: int, pad: bool = True) -> _Value:
         """Of a pixel's 5x5 neighbours each of its scale x scale new pixels is a weighted sum."""
-        impulses = bicubic_up(torch.eye(5)[:, None, None, :], scale)[:, 0, 0, 2 * scale : 3 * scale]  # [tap, phase]
-        return self._phases(self._padded(x, [2 * pad] * 4, "symmetric"), impulses)
+        weights = bicubic_up(torch.eye(5)[:, None, None, :], scale)[:, 0, 0, 2 * scale : 3 * scale]  # [tap, phase]
+        kernels = torch.einsum("tp,uq->pqtu", weights, weights).flatten(0, 1)  # [phase, tap, tap]
+        dense = torch.einsum("oi,ptu->opitu", torch.eye(x.channels), kernels).reshape(-1, x.channels, 5, 5)
+        return self.pixel_shuffle(self._conv(self._padded(x, [2 * pad] * 4, "symmetric"), dense, None), scale)
 
     def interpolate(
         self, input: _Value, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **others: Any
     ) -> _Value:
         if mode != "nearest" or not scale_factor or scale_factor != int(scale_factor):
             raise _refused(f"interpolate with mode={mode} size={size} scale_factor={scale_factor}")
-        return self._phases(input, torch.ones(1, int(scale_factor)))
+        scale = int(scale_factor)
+        return self.pixel_shuffle(self.repeat_interleave(input, scale**2, 1), scale)
 
-    def _phases(self, x: _Value, weights: Tensor) -> _Value:
-        """Every channel enlarged by itself, with the same weights [tap, phase] along rows and columns."""
-        taps, scale = weights.shape
-        kernels = torch.einsum("tp,uq->pqtu", weights, weights).flatten(0, 1)  # [phase, tap, tap]
-        dense = torch.einsum("oi,ptu->opitu", torch.eye(x.channels), kernels).reshape(-1, x.channels, taps, taps)
-        return self.pixel_shuffle(self._conv(x, dense, None), scale)
+    def repeat_interleave(self, x: _Value, repeats: int, dim: int | None = None) -> _Value:
+        if dim != 1:
+            raise _refused(f"repeat_interleave with dim={dim}")
+        return self._conv(x, torch.eye(x.channels).repeat_interleave(repeats, 0)[..., None, None], None)
 
     def pixel_shuffle(self, x: _Value, upscale_factor: int) -> _Value:
         if upscale_factor == 1:
@@ -285,6 +286,9 @@ class _Recorder(TorchFunctionMode):
 
     def sub(self, x: Any, y: Any, alpha: float = 1) -> _Value:
         return self.add(x, y, -alpha)
+
+    def neg(self, x: _Value) -> _Value:
+        return self._mapped(x, -1, -1, 0)
 
     def rsub(self, x: Any, y: Any) -> _Value:
         return self.sub(y, x)

@@ -176,7 +176,7 @@ class Forked(Network):
 
     def body(self, x: Tensor) -> Tensor:
         y = self.each((self.wide(2 * x - 1) / 2).sigmoid())
-        y += 1 - y * torch.tensor([1.0, 2, 3, 4, 5, 6]).view(1, 6, 1, 1)
+        y += 1 + -y * torch.tensor([1.0, 2, 3, 4, 5, 6]).view(1, 6, 1, 1)
         return self.up(self.last(y))
 
     @staticmethod

@@ -45,7 +45,7 @@ async function take(file) {
   try {
     const image = await read(file);
     if (!wanted()) return;
-    const view = show(file.name, image), began = performance.now(), seconds = () => (performance.now() - began) / 1000;
+    const view = place(file.name, image), began = performance.now(), seconds = () => (performance.now() - began) / 1000;
     for (let used = await engine; wanted(); used = await (engine = open(false))) {  // again where a GPU gave up
       const tell = (done) => {
         const left = Math.ceil(seconds() * (1 / done - 1)), time = done && left > 2 ? `, ${left} s left` : "";
@@ -121,7 +121,7 @@ function boxes(x, width, height, step) {
 }
 
 // The card of an image: the browser's own enlargement at first, which the tiles replace.
-function show(name, { width, height, canvas }) {
+function place(name, { width, height, canvas }) {
   const [w, h] = [width, height].map((side) => side * network.scale);
   const root = find("card").content.cloneNode(true).firstElementChild, stem = name.replace(/\.[^.]*$/, "");
   root.querySelector("h3").textContent = name;
