@@ -40,6 +40,7 @@ def write(net: Network, path: Path, facts: Mapping[str, str]) -> Callable[[Tenso
     described = {name: [_described(op, constants) for op in ops] for name, ops in programs.items()}
     weights = base64.b64encode(torch.cat(constants).numpy().astype("<f4").tobytes()).decode()
     view = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
+    view = max(view, 2)  # what bicubic looks at
     network = {"name": facts["network"], "scale": net.scale, "view": view, "programs": described, "weights": weights}
     title, shown = f"{facts['network']} ×{net.scale}", {key: value for key, value in facts.items() if key != "run"}
     write_page(path, "enlarge.html", title=title, network=network, facts=shown, parameters=net.parameter_count)
@@ -185,9 +186,10 @@ class _Recorder(TorchFunctionMode):
 
     def _mapped(self, x: _Value, positive: Any, negative: Any, offset: Any) -> _Value:
         """Each a number, or one a channel."""
-        each = [
-            torch.as_tensor(f, dtype=torch.float32).flatten().expand(x.channels) for f in (positive, negative, offset)
-        ]
+        each = [torch.as_tensor(f, dtype=torch.float32).flatten() for f in (positive, negative, offset)]
+        if any(len(f) not in (1, x.channels) for f in each):
+            raise _refused("sum or product with more than one number a channel")
+        each = [f.expand(x.channels) for f in each]
         return self.emit("map", x, factors=torch.stack(each).detach())
 
     def conv2d(
@@ -204,8 +206,11 @@ class _Recorder(TorchFunctionMode):
             out = slice(group * outputs // groups, (group + 1) * outputs // groups)
             part = dense[out, group * inputs : (group + 1) * inputs, :: dilation[0], :: dilation[1]]
             part.copy_(weight[out])
-        y, x_ = {"valid": (0, 0), "same": (reach[0] // 2, reach[1] // 2)}.get(padding) or _pair(padding)
-        return self._conv(self._padded(x, (x_, x_, y, y), "zeros"), dense, bias)
+        if padding == "same":
+            sides = [side for whole in reversed(reach) for side in (whole // 2, whole - whole // 2)]
+        else:
+            sides = [side for side in reversed(_pair(0 if padding == "valid" else padding)) for _ in range(2)]
+        return self._conv(self._padded(x, sides, "zeros"), dense, bias)
 
     def conv_transpose2d(
         self, x: _Value, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
@@ -235,22 +240,23 @@ class _Recorder(TorchFunctionMode):
 
     def bicubic_up(self, x: _Value, scale: int, pad: bool = True) -> _Value:
         """Of a pixel's 5x5 neighbours each of its scale x scale new pixels is a weighted sum."""
-        impulses = bicubic_up(torch.eye(5)[:, None, None, :], scale)[:, 0, 0, 2 * scale : 3 * scale]  # [tap, phase]
-        return self._phases(self._padded(x, [2 * pad] * 4, "symmetric"), impulses)
+        weights = bicubic_up(torch.eye(5)[:, None, None, :], scale)[:, 0, 0, 2 * scale : 3 * scale]  # [tap, phase]
+        kernels = torch.einsum("tp,uq->pqtu", weights, weights).flatten(0, 1)  # [phase, tap, tap]
+        dense = torch.einsum("oi,ptu->opitu", torch.eye(x.channels), kernels).reshape(-1, x.channels, 5, 5)
+        return self.pixel_shuffle(self._conv(self._padded(x, [2 * pad] * 4, "symmetric"), dense, None), scale)
 
     def interpolate(
         self, input: _Value, size: Any = None, scale_factor: Any = None, mode: str = "nearest", **others: Any
     ) -> _Value:
         if mode != "nearest" or not scale_factor or scale_factor != int(scale_factor):
             raise _refused(f"interpolate with mode={mode} size={size} scale_factor={scale_factor}")
-        return self._phases(input, torch.ones(1, int(scale_factor)))
+        scale = int(scale_factor)
+        return self.pixel_shuffle(self.repeat_interleave(input, scale**2, 1), scale)
 
-    def _phases(self, x: _Value, weights: Tensor) -> _Value:
-        """Every channel enlarged by itself, with the same weights [tap, phase] along rows and columns."""
-        taps, scale = weights.shape
-        kernels = torch.einsum("tp,uq->pqtu", weights, weights).flatten(0, 1)  # [phase, tap, tap]
-        dense = torch.einsum("oi,ptu->opitu", torch.eye(x.channels), kernels).reshape(-1, x.channels, taps, taps)
-        return self.pixel_shuffle(self._conv(x, dense, None), scale)
+    def repeat_interleave(self, x: _Value, repeats: int, dim: int | None = None) -> _Value:
+        if dim != 1:
+            raise _refused(f"repeat_interleave with dim={dim}")
+        return self._conv(x, torch.eye(x.channels).repeat_interleave(repeats, 0)[..., None, None], None)
 
     def pixel_shuffle(self, x: _Value, upscale_factor: int) -> _Value:
         if upscale_factor == 1:
@@ -281,17 +287,20 @@ class _Recorder(TorchFunctionMode):
     def sub(self, x: Any, y: Any, alpha: float = 1) -> _Value:
         return self.add(x, y, -alpha)
 
+    def neg(self, x: _Value) -> _Value:
+        return self._mapped(x, -1, -1, 0)
+
     def rsub(self, x: Any, y: Any) -> _Value:
         return self.sub(y, x)
 
     def mul(self, x: Any, y: Any) -> _Value:
         if isinstance(x, _Value) and isinstance(y, _Value):
-            raise _refused("the product of two of its values")
+            raise _refused("product of two of its values")
         return self._mapped(x, y, y, 0) if isinstance(x, _Value) else self._mapped(y, x, x, 0)
 
     def div(self, x: Any, y: Any) -> _Value:
         if isinstance(y, _Value):
-            raise _refused("division by one of its values")
+            raise _refused("quotient by one of its values")
         return self._mapped(x, 1 / y, 1 / y, 0)
 
     def contiguous(self, x: _Value, **_: Any) -> _Value:

@@ -136,9 +136,11 @@ def test_using_it(width: int, browser: Any, shipped: Path, tmp_path: Path) -> No
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.title() == "asked for a file"
-    (tmp_path / "notes.txt").write_text("no image")
-    page.set_input_files("#file", tmp_path / "notes.txt")
-    page.wait_for_function("document.getElementById('status').textContent.includes('no image that this browser')")
+    for event in ("DragEvent('drop', { dataTransfer: data })", "ClipboardEvent('paste', { clipboardData: data })"):
+        name = f"{event.split('Event')[0]}.txt"
+        file = f"const data = new DataTransfer(); data.items.add(new File(['text'], '{name}'))"
+        page.evaluate(f"() => {{ {file}; dispatchEvent(new {event}) }}")
+        page.get_by_text(f"{name} is no image that this browser can read.").wait_for()
     for name, size in {"tall.png": (30, 200), "wide.png": (300, 20)}.items():
         enlarged(page, image_file(tmp_path / name, *size))
         assert page.locator(".card").count() == 1 and page.locator("h3").inner_text() == name
@@ -174,15 +176,28 @@ class Forked(Network):
 
     def body(self, x: Tensor) -> Tensor:
         y = self.each((self.wide(2 * x - 1) / 2).sigmoid())
-        y += 1 - y * torch.tensor([1.0, 2, 3, 4, 5, 6]).view(1, 6, 1, 1)
-        return self.up(F.silu(y) if hasattr(self, "swish") else y)
+        y += 1 + -y * torch.tensor([1.0, 2, 3, 4, 5, 6]).view(1, 6, 1, 1)
+        return self.up(self.last(y))
+
+    @staticmethod
+    def last(y: Tensor) -> Tensor:
+        return y
 
 
 def test_a_network_of_somebodys(tmp_path: Path) -> None:
     net, lr = Forked().eval(), torch.rand(1, 3, 11, 14)
     with torch.no_grad():
         torch.testing.assert_close(write(net, tmp_path / "net.html", FACTS)(lr), net(lr), atol=1e-5, rtol=0)
-    net.swish = True
-    with pytest.raises(UserError, match="the page has no silu; it knows conv2d, "):
-        write(net, tmp_path / "other.html", FACTS)
+    refused = {
+        "silu": F.silu,
+        "cat": lambda y: torch.cat([y, y], 1)[:, ::2],
+        "product of two of its values": lambda y: y * y,
+        "sum or product with more than one number a channel": lambda y: y * torch.rand(y.shape),
+        "conv2d with stride=2": lambda y: F.conv2d(y, torch.rand(6, 6, 2, 2), stride=2),
+        "pad with mode=circular": lambda y: F.pad(y, (1, 1, 1, 1), "circular"),
+    }
+    for what, function in refused.items():
+        net.last = function
+        with pytest.raises(UserError, match=f"format=html: the page has no {what}.*; it knows conv2d, "):
+            write(net, tmp_path / "other.html", FACTS)
     assert not (tmp_path / "other.html").exists()

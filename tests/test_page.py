@@ -26,6 +26,7 @@ def test_a_report_tells_how_it_came_about(trained: Path) -> None:
     assert re.search(r"python -m srcnn\.evaluate .*ckpt_path=.*best\.ckpt", text)
     assert ">optim.<wbr>lr</td>" in text
     assert "protocol <b>authors</b>" in text.lower()
+    assert re.search(r"python -m srcnn\.export format=html ckpt_path=.*best\.ckpt", text)
     assert "PSNR on the validation images" in text
     assert "Training loss" in text
     assert "TPAMI" not in text  # no figure of the paper's for these images

@@ -12,8 +12,8 @@ async function open(gpu) {
   const count = gpu ? 1 : Math.min(8, Math.max(1, navigator.hardwareConcurrency ?? 1));
   const workers = Array.from({ length: count }, () => new Worker(code));
   try {
-    const [{ tileBytes }] = await Promise.all(workers.map((worker) => ask(worker, { gpu, weights, network })));
-    return { gpu, workers, tileBytes, how: gpu ? "by WebGPU" : `in plain JavaScript by ${plural(count, "worker")}` };
+    const [{ tile }] = await Promise.all(workers.map((worker) => ask(worker, { gpu, weights, network })));
+    return { gpu, workers, tile, how: gpu ? "by WebGPU" : `in plain JavaScript by ${plural(count, "worker")}` };
   } catch (error) {
     workers.forEach((worker) => worker.terminate());
     if (gpu) return open(false);
@@ -45,7 +45,7 @@ async function take(file) {
   try {
     const image = await read(file);
     if (!wanted()) return;
-    const view = show(file.name, image), began = performance.now(), seconds = () => (performance.now() - began) / 1000;
+    const view = place(file.name, image), began = performance.now(), seconds = () => (performance.now() - began) / 1000;
     for (let used = await engine; wanted(); used = await (engine = open(false))) {  // again where a GPU gave up
       const tell = (done) => {
         const left = Math.ceil(seconds() * (1 / done - 1)), time = done && left > 2 ? `, ${left} s left` : "";
@@ -121,7 +121,7 @@ function boxes(x, width, height, step) {
 }
 
 // The card of an image: the browser's own enlargement at first, which the tiles replace.
-function show(name, { width, height, canvas }) {
+function place(name, { width, height, canvas }) {
   const [w, h] = [width, height].map((side) => side * network.scale);
   const root = find("card").content.cloneNode(true).firstElementChild, stem = name.replace(/\.[^.]*$/, "");
   root.querySelector("h3").textContent = name;
@@ -149,8 +149,8 @@ function show(name, { width, height, canvas }) {
 }
 
 // All tiles by all workers; false if it was given up, as another image is wanted or a GPU failed.
-async function enlarge({ width, height, planes, hasAlpha }, { contexts }, { gpu, workers, tileBytes }, tell, wanted) {
-  const { scale, view } = network, todo = tiles(width, height, tileBytes), count = todo.length;
+async function enlarge({ width, height, planes, hasAlpha }, { contexts }, { gpu, workers, tile }, tell, wanted) {
+  const { scale, view } = network, todo = tiles(width, height, tile), count = todo.length;
   let failure = null, done = 0;
   await Promise.all(workers.map(async (worker) => {
     while (todo.length && wanted() && !failure) {
@@ -179,9 +179,9 @@ async function enlarge({ width, height, planes, hasAlpha }, { contexts }, { gpu,
 }
 
 // Cores of tiles, of a size that suits the engine.
-function tiles(width, height, tileBytes) {
-  const { view } = network, side = Math.floor(Math.sqrt(tileBytes / 4 / perPixel())) - 2 * view;
-  const step = Math.min(Math.max(side, 2 * view, 16), tileBytes > 2e7 ? 512 : 96), found = [];
+function tiles(width, height, { bytes, side }) {
+  const { view } = network, fitting = Math.floor(Math.sqrt(bytes / 4 / perPixel())) - 2 * view;
+  const step = Math.min(Math.max(fitting, 2 * view, 16), side), found = [];
   for (let top = 0; top < height; top += step)
     for (let left = 0; left < width; left += step)
       found.push([left, top, Math.min(step, width - left), Math.min(step, height - top)]);

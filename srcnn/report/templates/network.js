@@ -20,7 +20,7 @@ function runOperations(engine, operations, input) {
 }
 
 class Plain {
-  tileBytes = 12e6;  // what the processor's cache may hold of a tile's largest value
+  tile = { bytes: 12e6, side: 96 };  // of the network's largest value, as caches like it; and of the image at most
   constructor(weights) { this.weights = weights; }
   put(planes, shape) {
     const value = this.take(shape);
@@ -151,11 +151,13 @@ const KERNELS = {
 };
 
 class Gpu {
-  tileBytes = 6e7;
+  tile = { bytes: 6e7, side: 512 };
   static async open(weights) {
     const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
     if (!adapter) throw new Error("this browser has no WebGPU");
-    return new Gpu(await adapter.requestDevice(), weights);
+    const { maxBufferSize, maxStorageBufferBindingSize } = adapter.limits;
+    const requiredLimits = { maxBufferSize, maxStorageBufferBindingSize };
+    return new Gpu(await adapter.requestDevice({ requiredLimits }), weights);
   }
   constructor(device, weights) {
     this.device = device;
@@ -283,7 +285,7 @@ onmessage = async ({ data }) => {
     if (data.weights) {
       network = data.network;
       opened = await (data.gpu ? Gpu.open(data.weights) : new Plain(data.weights));
-      postMessage({ tileBytes: opened.tileBytes });
+      postMessage({ tile: opened.tile });
     } else {
       const pixels = await enlargeTile(opened, network, data);
       postMessage({ pixels }, pixels.map(({ buffer }) => buffer));
