@@ -51,7 +51,6 @@ class SuperResolution(L.LightningModule):
         self.bicubic_psnr = MeanMetric()
         self.scores: list[tuple[str, str, Score]] = []  # of the last test: set, image, score
         self._rng_state: Tensor | None = None
-        self._max_steps: int | None = None
         self._validated = -1  # the step after which it was
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -99,12 +98,16 @@ class SuperResolution(L.LightningModule):
             return [self.optimizer], [{"scheduler": self.schedule, "interval": self.interval}]
         return self.optimizer
 
+    def on_fit_start(self) -> None:
+        """Hide `max_steps` where Lightning restores its state: it would end the epoch that was over a second time."""
+        loop = self.trainer.fit_loop.epoch_loop
+        self._max_steps, loop.max_steps = loop.max_steps, -1
+
     def on_train_start(self) -> None:
         """Give a resumed run the options that it was asked for, where Lightning has just restored the saved ones."""
         if self._rng_state is not None:
             torch.set_rng_state(self._rng_state)
-        if self._max_steps is not None:
-            self.trainer.fit_loop.epoch_loop.max_steps = self._max_steps
+        self.trainer.fit_loop.epoch_loop.max_steps = self._max_steps
         if isinstance(self.schedule, LRScheduler):
             return  # its state and the optimiser's belong together
         for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
@@ -151,6 +154,3 @@ class SuperResolution(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_state = checkpoint.get("rng_state")
-        # While `max_steps` is set, Lightning takes the end of an epoch for its middle, and would end it a second time.
-        loop = self.trainer.fit_loop.epoch_loop
-        self._max_steps, loop.max_steps = loop.max_steps, -1

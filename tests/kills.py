@@ -61,7 +61,7 @@ MOMENTS = PLACES | {
     "accumulated": ["trainer.accumulate_grad_batches=2", KEPT, "callbacks.guard.every_n_steps=1"],
     "clipped": ["trainer.gradient_clip_val=0.1", "trainer.max_steps=20", "callbacks=ema", NOT_VALIDATED],
     "few batches": ["trainer.limit_train_batches=3", KEPT],
-    "validated within": ["trainer.val_check_interval=3", KEPT, "callbacks.guard.every_n_steps=2"],
+    "validated within": ["+trainer.val_check_interval=3", KEPT, "callbacks.guard.every_n_steps=2"],
     "no validation": ["trainer.limit_val_batches=0", KEPT],
     "camera": ["degradation=camera", "callbacks.guard.every_n_steps=4"],
 }  # fmt: skip

@@ -1,6 +1,9 @@
 """Runs that are killed, stopped, or run out of disk; checkpoints that are damaged. Nothing is lost.
 
-More of it:  SRCNN_KILLS=30 SRCNN_MUTATIONS=2000 python -m pytest tests/test_survival.py
+More of it:
+
+    python tests/kills.py places; python tests/kills.py moments 3; python tests/hostile.py 500
+    SRCNN_MUTATIONS=2000 python -m pytest tests/test_survival.py
 """
 
 import io
@@ -26,7 +29,6 @@ from srcnn.errors import UserError
 from srcnn.run.checkpoint import load_network, read_checkpoint
 from srcnn.run.resume import expand_resume
 
-KILLS = int(os.environ.get("SRCNN_KILLS", 3))
 MUTATIONS = int(os.environ.get("SRCNN_MUTATIONS", 200))
 EPOCHS = 8
 
@@ -59,22 +61,18 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("seed", range(KILLS))
-def test_killed_at_a_random_moment(seed: int, settings: list[str], whole: Path, tmp_path: Path) -> None:
-    """As often as it takes until the run is through: bit for bit the run that was not."""
-    rng = random.Random(seed)
-    folder = tmp_path / "run"
-    for _ in range(2):
-        process = start(settings, folder)
-        wait_for(folder / "checkpoints" / "last.ckpt", process)
-        time.sleep(rng.uniform(0, 3 if folder.exists() else 1))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-    if not (folder / "weights.pth").exists():
-        run("train.py", *settings, f"hydra.run.dir={folder}", "resume=auto", cwd=tmp_path)
-    assert_same_run(whole, folder)
-    assert not differences(state(whole, "best")["state_dict"], state(folder, "best")["state_dict"])
-    assert (folder / "scores.csv").read_text() == (whole / "scores.csv").read_text()
+@pytest.mark.parametrize(
+    ("script", "words", "said"),
+    [
+        ("kills.py", ["places", "40", "within an epoch"], "kills, 0 lost something"),
+        ("kills.py", ["places", "50", "steps"], "kills, 0 lost something"),
+        ("kills.py", ["moments", "1", "averaged"], "1 kills, 0 lost something"),
+        ("hostile.py", ["14"], "14 pairs of a checkpoint and a command, 0 ended in a traceback"),
+    ],
+)
+def test_a_few_of_many(script: str, words: list[str], said: str, tmp_path: Path) -> None:
+    """Kills and hostile checkpoints: all of them take an hour."""
+    assert said in run(str(ROOT / "tests" / script), *words, cwd=tmp_path)
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
