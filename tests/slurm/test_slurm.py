@@ -94,11 +94,14 @@ def test_srun_with_two_tasks_is_one_process(node: dict[str, str], tmp_path: Path
     srun = ["srun", "--ntasks-per-node=2", "python", str(ROOT / "train.py"), *settings]
     options: dict[str, Any] = {"env": node, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     two = subprocess.Popen([*srun, "trainer.devices=2", f"hydra.run.dir={tmp_path}/two"], **options)
-    wrong = subprocess.Popen([*srun, f"hydra.run.dir={tmp_path}/wrong"], **options)
+    sbatch = ["sbatch", "--wait", "--ntasks-per-node=2", "--cpus-per-task=1", f"--output={tmp_path}/log"]
+    command = [*sbatch, "docs/slurm.sh", *settings, f"hydra.run.dir={tmp_path}/wrong"]
+    wrong = subprocess.Popen(command, cwd=ROOT, **options)
     run("train.py", *settings, "hydra.run.dir=one", cwd=tmp_path)
-    text, refused = two.communicate(timeout=300)[0], wrong.communicate(timeout=300)[0]
+    text = two.communicate(timeout=300)[0]
     assert two.returncode == 0, text
-    assert wrong.returncode == 2
+    assert wrong.wait(300) == 2
+    refused = (tmp_path / "log").read_text()
     assert refused.count("srun or torchrun has started 2 processes, which has to be as many") == 1
     assert not (tmp_path / "wrong").exists()
     one, other = (read_checkpoint(tmp_path / name / "weights.pth")["state_dict"] for name in ("one", "two"))
