@@ -10,4 +10,6 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" python train.py "$@" resume=auto
-[ $? != 138 ] || scontrol requeue "$SLURM_JOB_ID"   # the signal came while Python was starting
+code=$?
+[ $code != 138 ] || scontrol requeue "$SLURM_JOB_ID"   # SIGUSR1 came while Python was starting
+exit $code
