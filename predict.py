@@ -19,7 +19,7 @@ import signal
 import sys
 from typing import Any
 
-from srcnn.errors import DivergenceError, UserError
+from srcnn.errors import UserError
 from srcnn.run.cli import command
 
 
@@ -51,10 +51,7 @@ def predict(cfg: Any) -> int:
     known, weights = fingerprint(net, checkpoint.get("arguments")), find_checkpoint(cfg.ckpt_path, cfg.scale)
     net = net if cfg.exact else net.for_inference()
     enlarger = Enlarger(net, known, records, compare, cfg.overwrite, cfg.max_pixels, box)
-    try:
-        done = enlarger.run(jobs, rank, processes)
-    except DivergenceError as error:
-        raise UserError(f"{weights}: {error}") from error
+    done = enlarger.run(jobs, rank, processes)
     share = f" (process {rank} of {processes})" if processes > 1 else ""
     print(f"{done}, by {weights.stem if weights.parent == WEIGHTS else weights}{share}")
     better = WEIGHTS / f"srcnn_camera_x{net.scale}.pth"

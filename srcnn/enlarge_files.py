@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from srcnn.errors import DivergenceError, UserError
+from srcnn.errors import UserError
 from srcnn.files import NO_ROOM, ImageFile, check_folder, encode, is_image_name, read_file, replacing
 from srcnn.nets import Network
 from srcnn.upscale import enlarge, enlarge_to
@@ -254,8 +254,7 @@ class Enlarger:
             yield
         except UserError as error:
             what = "left alone" if isinstance(error, _OccupiedError) else what
-            is_for_all = isinstance(error, DivergenceError) or getattr(error.__cause__, "errno", None) in NO_ROOM
-            if is_for_all or (self.single and what != "not scored"):
+            if getattr(error.__cause__, "errno", None) in NO_ROOM or (self.single and what != "not scored"):
                 raise
             self.counts[what] += 1
             tqdm.write(f"{what}: {error}", file=sys.stderr)

@@ -436,7 +436,7 @@ def test_weights_that_make_no_image(tmp_path: Path) -> None:
     net = SRCNN()
     torch.nn.init.constant_(net.conv3.bias, float("nan"))
     save_weights(tmp_path / "mine.pth", net, {"scale": 3}, {})
-    with pytest.raises(UserError, match=r"mine.pth: the network makes no image of it, but NaN"):
+    with pytest.raises(UserError, match=r"mine.pth: its weights are NaN"):
         enlarged(tmp_path, "input=in", "ckpt_path=mine.pth")
     assert not names(tmp_path / "in")
 
