@@ -32,13 +32,14 @@ def predict(cfg: Any) -> int:
 
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     net = (SelfEnsemble(net) if cfg.self_ensemble else net).to(device_of(cfg.trainer.accelerator))
+    box = box_of(cfg.width, cfg.height, cfg.size)
+    if box and (cfg.input is None or cfg.scale or cfg.reference or net.scale == 1):
+        raise UserError("width=, height=, size=: for input=, without scale= or reference=, by a network that enlarges")
     if cfg.input is None:
         from srcnn.evaluate import score_sets
 
         score_sets(cfg, {find_checkpoint(cfg.ckpt_path, cfg.scale): (net, checkpoint)}, with_images=True)
         return 0
-    if (box := box_of(cfg.width, cfg.height, cfg.size)) and (cfg.scale or cfg.reference or net.scale == 1):
-        raise UserError("width=, height= and size= go without scale= and reference=, and with a network that enlarges")
     (rank, processes), records, references = process_share(), Records(), None
     jobs = find_jobs(cfg.input, cfg.output, records)
     if cfg.reference:
