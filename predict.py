@@ -19,7 +19,7 @@ import signal
 import sys
 from typing import Any
 
-from srcnn.errors import DivergenceError, UserError
+from srcnn.errors import UserError
 from srcnn.run.cli import command
 
 
@@ -32,13 +32,14 @@ def predict(cfg: Any) -> int:
 
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     net = (SelfEnsemble(net) if cfg.self_ensemble else net).to(device_of(cfg.trainer.accelerator))
+    box = box_of(cfg.width, cfg.height, cfg.size)
+    if box and (cfg.input is None or cfg.scale or cfg.reference or net.scale == 1):
+        raise UserError("width=, height=, size=: for input=, without scale= or reference=, by a network that enlarges")
     if cfg.input is None:
         from srcnn.evaluate import score_sets
 
         score_sets(cfg, {find_checkpoint(cfg.ckpt_path, cfg.scale): (net, checkpoint)}, with_images=True)
         return 0
-    if (box := box_of(cfg.width, cfg.height, cfg.size)) and (cfg.scale or cfg.reference or net.scale == 1):
-        raise UserError("width=, height= and size= go without scale= and reference=, and with a network that enlarges")
     (rank, processes), records, references = process_share(), Records(), None
     jobs = find_jobs(cfg.input, cfg.output, records)
     if cfg.reference:
@@ -51,10 +52,7 @@ def predict(cfg: Any) -> int:
     known, weights = fingerprint(net, checkpoint.get("arguments")), find_checkpoint(cfg.ckpt_path, cfg.scale)
     net = net if cfg.exact else net.for_inference()
     enlarger = Enlarger(net, known, records, compare, cfg.overwrite, cfg.max_pixels, box)
-    try:
-        done = enlarger.run(jobs, rank, processes)
-    except DivergenceError as error:
-        raise UserError(f"{weights}: {error}") from error
+    done = enlarger.run(jobs, rank, processes)
     share = f" (process {rank} of {processes})" if processes > 1 else ""
     print(f"{done}, by {weights.stem if weights.parent == WEIGHTS else weights}{share}")
     better = WEIGHTS / f"srcnn_camera_x{net.scale}.pth"

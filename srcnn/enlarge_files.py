@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from srcnn.errors import DivergenceError, UserError
+from srcnn.errors import UserError
 from srcnn.files import NO_ROOM, ImageFile, check_folder, encode, is_image_name, read_file, replacing
 from srcnn.nets import Network
 from srcnn.upscale import enlarge, enlarge_to
@@ -34,11 +34,6 @@ class Job(NamedTuple):
     source: Path
     output: Path
     is_file: bool = False
-
-    def target(self, ending: str, size: str) -> Path:
-        """The file to write: with the source's ending in its name where its own has to be another."""
-        name = self.source.stem if ending == self.source.suffix else self.source.name
-        return self.output if self.is_file else self.output / f"{name}_{size}{ending}"
 
 
 class Records:
@@ -63,12 +58,6 @@ class Records:
         self._catch_up(folder)
         path = self._made.get(str([folder, weights, of]))
         return path if path and self.know(path) else None
-
-    def write(self, path: Path, content: bytes | memoryview, **facts: Any) -> None:
-        """Put a file in place, and on record."""
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
-            self.add(path, temporary, **facts)
 
     def add(self, path: Path, written: Path, **facts: Any) -> None:
         """Record a file, which is `written` elsewhere yet."""
@@ -100,7 +89,8 @@ def box_of(width: int | None, height: int | None, size: str | None) -> tuple[flo
     """Width and height in pixels that results are to fit into, of these settings; None without any of them."""
     found = re.fullmatch(r"(\d+)x(\d+)", str(size or f"{width or 0}x{height or 0}"))
     if not found or (size and (width or height)):
-        raise UserError(f"width={width} height={height} size={size}: one of them, as width=1920 or size=1920x1080")
+        given = [f"{key}={side}" for key, side in (("width", width), ("height", height), ("size", size)) if side]
+        raise UserError(f"{' '.join(given)}: give one, as width=1920, height=1080 or size=1920x1080")
     sides = tuple(int(side) or math.inf for side in found.groups())
     return None if sides == (math.inf, math.inf) else (sides[0], sides[1])
 
@@ -235,7 +225,10 @@ class Enlarger:
             return done, None, of
         image = read_file(job.source, self.max_pixels)
         height, width = self._size(image)
-        path = job.target(image.ending, f"{width}x{height}" if self.box else f"x{self.net.scale}")
+        # The source's ending stays in the name where its own has to be another.
+        name = job.source.stem if image.ending == job.source.suffix else job.source.name
+        size = f"{width}x{height}" if self.box else f"x{self.net.scale}"
+        path = job.output if job.is_file else job.output / f"{name}_{size}{image.ending}"
         if path.resolve() in self.taken:
             raise _OccupiedError(f"{path}: is an image or a result of this run; name another output= for {job.source}")
         self.taken.add(path.resolve())
@@ -246,7 +239,10 @@ class Enlarger:
         return path, image, of
 
     def _write(self, path: Path, image: ImageFile, of: list) -> None:
-        self.records.write(path, encode(path, image), weights=self.weights, of=of)
+        content = encode(path, image)
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+            self.records.add(path, temporary, weights=self.weights, of=of)
         self.counts["enlarged"] += 1
         self.compressed += image.quality < 90
         self.last = f"{path}, {image.colour.shape[2]}x{image.colour.shape[1]}"
@@ -258,8 +254,7 @@ class Enlarger:
             yield
         except UserError as error:
             what = "left alone" if isinstance(error, _OccupiedError) else what
-            is_for_all = isinstance(error, DivergenceError) or getattr(error.__cause__, "errno", None) in NO_ROOM
-            if is_for_all or (self.single and what != "not scored"):
+            if getattr(error.__cause__, "errno", None) in NO_ROOM or (self.single and what != "not scored"):
                 raise
             self.counts[what] += 1
             tqdm.write(f"{what}: {error}", file=sys.stderr)

@@ -436,7 +436,7 @@ def test_weights_that_make_no_image(tmp_path: Path) -> None:
     net = SRCNN()
     torch.nn.init.constant_(net.conv3.bias, float("nan"))
     save_weights(tmp_path / "mine.pth", net, {"scale": 3}, {})
-    with pytest.raises(UserError, match=r"mine.pth: the network makes no image of it, but NaN"):
+    with pytest.raises(UserError, match=r"mine.pth: its weights are NaN"):
         enlarged(tmp_path, "input=in", "ckpt_path=mine.pth")
     assert not names(tmp_path / "in")
 
@@ -487,8 +487,10 @@ def test_a_network_of_the_same_size(tmp_path: Path) -> None:
     with torch.no_grad():
         expected = to_uint8(net(read_image(tmp_path / "a.png")[None] / 255))[0]
     assert torch.equal(read_image(tmp_path / "a_x1.png"), expected)
-    with pytest.raises(UserError, match="with a network that enlarges"):
+    with pytest.raises(UserError, match="by a network that enlarges"):
         enlarged(tmp_path, "input=a.png", "ckpt_path=mine.pth", "width=50")
+    with pytest.raises(UserError, match="for input="):
+        enlarged(tmp_path, "width=50")
 
 
 def test_what_cannot_be_written_is_refused_before_it_is_computed(

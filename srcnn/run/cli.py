@@ -27,18 +27,13 @@ from srcnn import __version__
 from srcnn.errors import RunError, UserError
 from srcnn.processes import alone_in, is_first
 from srcnn.run import CONFIGS
-from srcnn.run.schema import check_types, documented, help_page, unknown_key
+from srcnn.run.schema import SHEET, check_types, documented, help_page, unknown_key
 
 # Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
 _PATHS = (
     "ckpt_path", "input", "output", "reference", "resume", "init_from", "data.root", "data.train", "data.train_dir",
     "data.val", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
-# The words of the assignment sheet's own command lines.
-_SHEET = {
-    "lr": "optim.lr", "batch_size": "data.batch_size", "num_epoch": "trainer.max_epochs",
-    "save_freq": "callbacks.checkpoint.every_n_epochs", "checkpoint": "ckpt_path", "cuda": "trainer.accelerator=gpu",
-}  # fmt: skip
 
 
 def command(task: Callable[[DictConfig], int | None], name: str) -> NoReturn:
@@ -270,24 +265,22 @@ def _answered(task: Callable[..., Any], name: str, choices: Callable[[], dict[st
 
 def _refuse_sheet(name: str, words: Sequence[str]) -> None:
     """UserError with the equivalent for what the sheet says, as `train --lr=0.1` or `resume x`, and for --key=value."""
-    script, ours, following = (
-        {"train": "train.py", "predict": "predict.py"}.get(name, f"-m srcnn.{name}"),
-        [],
-        iter(words),
-    )
-    for number, word in enumerate(following):
+    script, ours, given = {"train": "train.py", "predict": "predict.py"}.get(name, f"-m srcnn.{name}"), [], list(words)
+    if name == "train" and given[:1] == ["resume"]:
+        given[0] = "--resume"
+    elif name == "train" and given[:1] in (["train"], ["inspect"]):
+        script = "-m srcnn.inspect_ckpt" if given.pop(0) == "inspect" else script
+    following = iter(given)
+    for word in following:
         key, equals, value = word.removeprefix("--").partition("=")
-        here = _SHEET.get(key.replace("-", "_").lower()) if equals or word != key else None
-        if name == "train" and number == 0 and word in ("train", "inspect"):
-            script = "-m srcnn.inspect_ckpt" if word == "inspect" else script
-        elif here and "=" in here:
-            ours.append(here)
-        elif here or (name == "train" and (number, word) == (0, "resume")):
-            ours.append(f"{here or 'resume'}={value if equals else next(following, '…')}")
+        here = SHEET.get(key.replace("-", "_")) if word.startswith("--") else None
+        if here and "=" not in here:
+            ours.append(f"{here}={value if equals else next(following, '…')}")
         else:
-            ours.append(word.removeprefix("--") if "." in key and equals else word)
+            ours.append(here or (word.removeprefix("--") if "." in key and equals else word))
     if ours != list(words):
-        raise UserError(f"{shlex.join(words)}: here that is: {shlex.join(['python', *script.split(), *ours])}")
+        theirs = shlex.join(word for word in words if word not in ours)
+        raise UserError(f"{theirs}: here that is: {shlex.join(['python', *script.split(), *ours])}")
 
 
 def _choices(words: Sequence[str]) -> dict[str, str | None]:

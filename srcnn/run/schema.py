@@ -21,6 +21,12 @@ ELSEWHERE = (
 )  # fmt: skip
 _SEVERAL_TYPES = ("data.hold_out",)  # names or how many
 
+# The words of the assignment sheet's own command lines.
+SHEET = {
+    "lr": "optim.lr", "batch_size": "data.batch_size", "num_epoch": "trainer.max_epochs", "resume": "resume",
+    "save_freq": "callbacks.checkpoint.every_n_epochs", "checkpoint": "ckpt_path", "cuda": "trainer.accelerator=gpu",
+}  # fmt: skip
+
 
 class Setting(NamedTuple):
     """What a YAML file says of a key."""
@@ -95,7 +101,8 @@ def unknown_key(key: str, known: Iterable[str]) -> UserError:
     """The error for a key that does not exist, with the nearest one that does."""
     known = list(known)
     same_name = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
-    nearest = same_name or difflib.get_close_matches(key, known, n=1)
+    theirs = [SHEET[key]] if SHEET.get(key, "").partition("=")[0] in known else []
+    nearest = theirs or same_name or difflib.get_close_matches(key, known, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else "--help lists all keys"
     return UserError(f"{key}: no such key; {hint}")
 
