@@ -16,7 +16,7 @@ def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> 
 
     Several networks, of one scale and tested alike, are shown beside each other, with their differences to the first.
     """
-    networks, (_, _, facts, run, _) = dict(zip(names(tested), tested, strict=True)), tested[0]
+    networks, facts = dict(zip(names(tested), tested, strict=True)), tested[0].facts
     write_scores(folder, networks)
     cards, images, size = [], [], 0
     for number, image in enumerate(shown(networks, samples, MOST_IMAGES)):
@@ -35,7 +35,7 @@ def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> 
     settings = [f"ckpt_path={paths[0] if len(paths) == 1 else '[' + ','.join(paths) + ']'}"]
     settings.append(f"data.test=[{','.join(dict.fromkeys(sample.source for sample in samples))}]")
     settings.append(f"protocol={facts['protocol']}")
-    if facts["degradation"] != run.get("degradation", "bicubic"):  # else evaluate takes it by itself
+    if {one.run.get("degradation", "bicubic") for one in tested} != {facts["degradation"]}:  # else evaluate finds it
         settings.append(f"degradation={facts['degradation'].split()[0]}")
     commands.append(("Test again", ["python", "-m", "srcnn.evaluate", *settings]))
     page = ["python", "-m", "srcnn.export", "format=html", f"ckpt_path={paths[0]}"]
