@@ -30,6 +30,7 @@ def describe(path: Path) -> dict[str, Any]:
         "scale": net.scale,
         "scale_assumed": checkpoint.get("scale_assumed", False),  # the file does not say
         "parameters": net.parameter_count,
+        "multiply_adds_1280x720": net.multiply_adds(),
         "layers": {name: "x".join(map(str, value.shape)) for name, value in net.state_dict().items()},
     }
     if "loops" in checkpoint:
@@ -49,7 +50,7 @@ def describe(path: Path) -> dict[str, Any]:
 
 def show(facts: dict[str, Any]) -> str:
     """The facts as YAML to read, of the width of the terminal; nothing in it that a terminal would obey."""
-    figures = {key: f"{facts[key]:,}" for key in ("bytes", "parameters")}
+    figures = {key: f"{facts[key]:,}" for key in ("bytes", "parameters", "multiply_adds_1280x720")}
     width = max(40, shutil.get_terminal_size().columns)
     return yaml.safe_dump(facts | figures, sort_keys=False, allow_unicode=True, width=width)
 

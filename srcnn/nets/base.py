@@ -87,14 +87,20 @@ class Network(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def multiply_adds(self, height: int = 720, width: int = 1280) -> int:
-        """Of `body` for an SR image of that size, as papers count them: those of convolutions and linear layers."""
-        from torch.utils.flop_counter import FlopCounterMode  # slow to import
+        """Of `body`'s convolutions for an SR image of that size, as papers count them."""
+        counts = []
 
-        side = 16 * self.scale
-        x = torch.empty(1, self.channels, side // self.body_scale, side // self.body_scale, device="meta")
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            copy.deepcopy(self).to("meta").body(x)
-        return counter.get_total_flops() * height * width // (2 * side**2)
+        def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            pixels = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
+            counts.append(pixels[:, 0].numel() * cast(Tensor, layer.weight).numel())
+
+        net, side = copy.deepcopy(self).float().cpu(), 16 * self.scale
+        for layer in net.modules():
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.register_forward_hook(count)
+        with torch.no_grad():
+            net.body(torch.zeros(1, self.channels, side // self.body_scale, side // self.body_scale))
+        return sum(counts) * height * width // side**2
 
 
 class ShallowNetwork(Network):

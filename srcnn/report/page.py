@@ -81,6 +81,7 @@ def write_report(
     apart = differences(networks)
     paper = list(networks) == ["SRCNN"] and one.net.scale == 3
     tiles = [("Parameters", f"{one.net.parameter_count:,}", f"{first} ×{one.net.scale}")]
+    tiles.append(("Multiply-adds", f"{one.net.multiply_adds() / 1e9:.1f} G", "for 1280×720"))
     if "seconds" in one.run:
         device = one.run.get("machine", {}).get("device", one.run.get("device", ""))
         tiles.append(("Trained for", duration(one.run["seconds"]), f"{one.run['steps']:,} steps on {device}"))

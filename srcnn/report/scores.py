@@ -107,7 +107,8 @@ def said(apart: Mapping[str, Any]) -> str:
 def about(one: Tested) -> dict[str, Any]:
     """The network of a test, and the facts of it."""
     net = one.net
-    return {"network": type(net).__name__, "parameters": net.parameter_count, "scale": net.scale, **one.facts}
+    size = {"parameters": net.parameter_count, "multiply_adds_1280x720": net.multiply_adds()}
+    return {"network": type(net).__name__, **size, "scale": net.scale, **one.facts}
 
 
 def write_scores(folder: Path, networks: Mapping[str, Tested]) -> dict[str, Any]:
