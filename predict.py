@@ -45,6 +45,8 @@ def predict(cfg: Any) -> int:
     if cfg.reference:
         from srcnn.references import References
 
+        if any(job.is_file for job in jobs):
+            raise UserError("reference=: output= has to be a folder")
         if processes > 1:
             raise UserError("reference= compares all images in one process: start a single one, or leave it out")
         references = References(net, cfg.reference, records)

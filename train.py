@@ -67,6 +67,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
     data.load()
     trainer, precision = new_trainer(cfg.trainer, folder, callbacks, logs, data)
     run |= {"machine": terminal.machine(trainer), "data": data.fingerprint}
+    run["degradation"] = degradation.describe()
 
     pixels = data.patches.to(trainer.strategy.root_device)
     lines = [terminal.banner(module, data, trainer, folder, precision, pixels)]
@@ -86,7 +87,6 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
         return None
     run |= {
         "protocol": cfg.protocol,
-        "degradation": degradation.describe(),
         "checkpoint": checkpoint,
         "val_psnr": val_psnr,
         "psnr": {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()},

@@ -45,19 +45,20 @@ class Records:
 
     def __init__(self) -> None:
         self._ours: set[tuple] = set()  # paths, with size and time
-        self._made: dict[str, Path] = {}
+        self._made: dict[str, tuple] = {}  # the like, by folder, weights and source
         self._read: Counter[Path] = Counter()  # bytes, of each folder's record
 
     def know(self, path: Path) -> bool:
         """Whether a file is there as we wrote it."""
+        state = _state(path)  # first, as a file's line is written before it is put in place
         self._catch_up(path.parent)
-        return (path, *_state(path)) in self._ours
+        return (path, *state) in self._ours
 
     def find(self, folder: Path, weights: str, of: list) -> Path | None:
         """What was made there by these weights of a file, if it is there as we wrote it."""
         self._catch_up(folder)
-        path = self._made.get(str([folder, weights, of]))
-        return path if path and self.know(path) else None
+        made = self._made.get(str([folder, weights, of]))
+        return made[0] if made and made == (made[0], *_state(made[0])) else None
 
     def add(self, path: Path, written: Path, **facts: Any) -> None:
         """Record a file, which is `written` elsewhere yet."""
@@ -71,10 +72,11 @@ class Records:
             for line in record:
                 with suppress(ValueError, TypeError, KeyError):
                     entry = json.loads(line)
-                    path = folder / entry["file"]
-                    self._ours.add((path, entry["size"], entry["mtime"]))
-                    self._made[str([folder, entry.get("weights"), entry.get("of")])] = path
-            self._read[folder] = record.tell()
+                    made = (folder / entry["file"], entry["size"], entry["mtime"])
+                    self._ours.add(made)
+                    self._made[str([folder, entry.get("weights"), entry.get("of")])] = made
+                if line.endswith(b"}") or line.endswith(b"\n"):  # else another process is about to write the rest
+                    self._read[folder] += len(line)
 
 
 def _state(path: Path) -> list[int]:

@@ -93,11 +93,17 @@ def score_sets(
 
 def _degradation(name: str | None, run: Mapping[str, Any]) -> Degradation:
     """The degradation of this name in configs/degradation, or else the one that the checkpoint was trained for."""
-    names = sorted(path.stem for path in (CONFIGS / "degradation").glob("*.yaml") if path.stem != "none")
-    if name is None:
-        name = next((known for known in names if run.get("degradation", "").startswith(known)), "bicubic")
-    check_choice("degradation", name, tuple(names))
-    return make("degradation", OmegaConf.load(CONFIGS / "degradation" / f"{name}.yaml"))
+    known: dict[str, Any] = {
+        path.stem: OmegaConf.load(path) for path in sorted((CONFIGS / "degradation").glob("*.yaml"))
+    }
+    del known["none"]
+    if name is not None:
+        check_choice("degradation", name, tuple(known))
+        return make("degradation", known[name])
+    target, values = run.get("classes", {}).get("degradation"), run.get("values", {})
+    settings = next((one for one in known.values() if one._target_ == target), known["bicubic"])
+    given = {key: values.get(f"degradation.{key}", value) for key, value in settings.items()}
+    return make("degradation", OmegaConf.create(given))
 
 
 def main() -> None:

@@ -281,6 +281,8 @@ class _Recorder(TorchFunctionMode):
 
     def add(self, x: Any, y: Any, alpha: float = 1) -> _Value:
         if isinstance(x, _Value) and isinstance(y, _Value):
+            if x.channels != y.channels:
+                raise _refused("sum of values of different channels")
             return self.emit("add", x, y, factor=alpha)
         return self._mapped(x, 1, 1, alpha * y) if isinstance(x, _Value) else self._mapped(y, alpha, alpha, x)
 

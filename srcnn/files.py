@@ -216,7 +216,7 @@ def _image_file(image: Image.Image, colour: Tensor, alpha: Tensor | None, ending
         found["exif"] = kept if ending.lower() in (".tif", ".tiff") else kept.tobytes()
     metadata = {key: value for key, value in found.items() if value and _can_hold(ending, key, value)}
     # libjpeg's table of quality 50 sums up to 3688, that of quality q to 2 - q / 50 times as much, or 50 / q.
-    ratio = sum(tables[0]) / 3688 if tables else 0.0
+    ratio = sum(next(iter(tables.values()))) / 3688 if tables else 0.0
     quality = round(50 / ratio if ratio > 1 else 100 - 50 * ratio)
     turn = exif.get(ExifTags.Base.Orientation)
     return ImageFile(colour, alpha, ending, metadata, quality).changed(lambda planes: _upright(planes, turn))

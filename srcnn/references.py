@@ -56,6 +56,8 @@ class References:
         if others := {row.get("image") for row in known} - {"mean", *(name for _, name, _ in self.scores)}:
             kept = f"the scores there are of {len(others)} other images as well, and kept"
             raise RunError(f"{folder}: {kept}; name another output= for these")
+        if path.exists() and not self.records.know(path):
+            raise RunError(f"{path}: is there, and is not ours; name another output=")
         write_scores(folder, tested)
         write_comparison(path, self.shown)
         self.records.add(path, path)

@@ -42,11 +42,13 @@ def super_resolve(
     @torch.inference_mode()
     def compute(core: list[slice]) -> int:
         rows, columns = (part.stop - part.start for part in core)
+        y = None
         try:
             y = _tile(net, lr, core, device)
         except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
             if "memory" not in str(error) or rows * columns == 1:
                 raise
+        if y is None:  # here, where no error holds what the tile that failed had computed
             sides = (rows - rows // 2, columns) if rows >= columns else (rows, columns - columns // 2)
             for half in _split(core, sides):
                 compute(half)
@@ -57,7 +59,7 @@ def super_resolve(
     whole = [slice(0, side) for side in lr.shape[2:]]
     height, width = (
         max(1, side * net.body_scale // net.scale)
-        for side in tile or (net.tile if device.type == "cpu" else _LARGE_TILE)
+        for side in tile or (net.tile if device.type == "cpu" else [side // net.body_scale for side in _LARGE_TILE])
     )
     if not tile and threads > 1:
         height = min(height, max(16, -(-lr.shape[2] // threads)))  # something for every thread to do
@@ -71,7 +73,7 @@ def super_resolve(
 
 def _in_threads(work: Callable[[list[slice]], int], tiles: list[list[slice]], threads: int) -> Iterator[int]:
     """Each tile by one thread alone: torch's own threads would wait for each other after every layer of it."""
-    if threads == 1:
+    if threads == 1 or len(tiles) == 1:
         yield from map(work, tiles)
         return
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
@@ -87,9 +89,8 @@ def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) ->
     colour, alpha = image.colour, image.alpha
     if alpha is not None:
         radius = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
-        colour = _spread(
-            colour, alpha, radius + 2
-        )  # all that an SR pixel looks at, and two more as alpha grows as well
+        # All that an SR pixel looks at, and two more as alpha grows as well.
+        colour = _spread(colour, alpha, radius + 2)
         alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
     batch = colour[:, None] if len(colour) == 4 else colour[None]
     sr = super_resolve(net, batch, progress=progress).flatten(0, 1)
@@ -110,7 +111,10 @@ def enlarge_to(net: Network, image: ImageFile, size: tuple[int, int], progress: 
         image = enlarge(net, image, advance)
     if image.colour.shape[-2:] == size:
         return image
-    return image.changed(lambda p: as_type(bicubic_resize(as_float(p[None]), *size)[0], p.dtype))
+    # A channel at a time, so that no float image of the whole is made.
+    return image.changed(
+        lambda p: torch.cat([as_type(bicubic_resize(as_float(c[None, None]), *size)[0], p.dtype) for c in p])
+    )
 
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
@@ -150,7 +154,7 @@ class SelfEnsemble(Network):
 
     def __init__(self, net: Network):
         super().__init__(net.scale, net.channels)
-        self.net, self.body_scale = net, net.body_scale
+        self.net, self.body_scale, self.tile = net, net.body_scale, net.tile
         self.receptive_radius, self.preprocess_radius = net.receptive_radius, net.preprocess_radius
 
     def for_inference(self) -> Network:

@@ -245,7 +245,7 @@ def test_the_keys_that_do_not_fit_are_named(tmp_path: Path) -> None:
 def test_weights_of_ours_go_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_checkpoint("srcnn_x2").is_file()
-    assert find_checkpoint(None, 4).name == "srcnn_x4.pth"
+    assert find_checkpoint(None, 4).name == "compact_x4.pth"
     Path("srcnn_x2").touch()
     assert find_checkpoint("srcnn_x2") == Path("srcnn_x2")  # one's own comes first
     assert not find_checkpoint("elsewhere/srcnn_x3").exists()

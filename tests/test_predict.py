@@ -89,7 +89,7 @@ def kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, image, options, *_ in KINDS:
         image.save(cwd / "in" / name, **options)
     COLOUR.save(cwd / "in" / "a_png.jpg", "PNG")
-    assert enlarged(cwd, "input=in", "output=out") == 0
+    assert enlarged(cwd, "ckpt_path=srcnn_x3", "input=in", "output=out") == 0
     return cwd
 
 
@@ -100,7 +100,7 @@ def planes(image: Image.Image) -> torch.Tensor:
 
 def by_hand(image: Image.Image) -> torch.Tensor:
     """What the network makes of an image of mode L, RGB or CMYK, in [0, 255]."""
-    net, _ = load_network(None)
+    net, _ = load_network("srcnn_x3")
     x = planes(image)
     with torch.no_grad():
         if x.shape[1] == 3:
@@ -284,7 +284,7 @@ def test_globs_single_files_and_what_is_there(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_file_is_named_alone(tmp_path: Path) -> None:
     small(tmp_path, "photo (1) ü.png")
-    assert "photo (1) ü_x2.png, 24x24, by srcnn_x2" in run("predict.py", "photo (1) ü.png", "scale=2", cwd=tmp_path)
+    assert "photo (1) ü_x2.png, 24x24, by compact_x2" in run("predict.py", "photo (1) ü.png", "scale=2", cwd=tmp_path)
     assert "settings are key=value" in run("predict.py", "absent.png", cwd=tmp_path, code=2)
 
 
@@ -396,7 +396,7 @@ def test_scores_against_references(images: Path, tmp_path: Path, capsys: pytest.
     for path in images.iterdir():
         hr = modcrop(read_file(path).colour[None] / 255, 3)
         write_image(tmp_path / "lr" / path.name, to_uint8(bicubic_down(hr, 3))[0])
-    words = ("input=lr", "output=sr", f"reference={images}")
+    words = ("input=lr", "output=sr", f"reference={images}", "exact=true")
     assert enlarged(tmp_path, *words) == 0
     run("-m", "srcnn.evaluate", f"data.test=[{images}]", "protocol=basicsr", "output=s", cwd=tmp_path)
     columns = ("image", "psnr", "ssim", "bicubic_psnr", "bicubic_ssim")

@@ -18,6 +18,8 @@ class EDSR(Network):
     Initialisation: "published" is PyTorch's; "identity" the same but that each block starts as nothing added.
     """
 
+    tile = (32, 64)  # LR pixels: the last layers have as many features of each SR pixel
+
     def __init__(
         self,
         scale: int = 3,

@@ -39,7 +39,8 @@ def names(tested: Sequence[Tested]) -> list[str]:
     paths = [Path(one.facts["checkpoint"]).with_suffix("") for one in tested]
     taken = [*VIEWS, *VIEWS, *(part for path in paths for part in set(path.parts))]
     parts = [[part for part in path.parts if taken.count(part) == 1] for path in paths]
-    return [found[-1] if found else str(path) for found, path in zip(parts, paths, strict=True)]
+    given = [str(one.facts["checkpoint"]) for one in tested]
+    return [found[-1] if found else path for found, path in zip(parts, given, strict=True)]
 
 
 def means(scores: Scores) -> dict[str, Score]:

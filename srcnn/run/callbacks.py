@@ -101,7 +101,8 @@ def best_weights(trainer: L.Trainer, net: Network, start: Any) -> tuple[str, flo
         return best.best_model_path, float(best.best_model_score)
     if start and trainer.global_step == start.step:  # a run that was done but for its test
         load_weights(net, start.path, start.checkpoint)
-    return "the last", None
+    last = next((checkpoint.best_model_path for checkpoint in checkpoints if checkpoint.monitor == "step"), "")
+    return last or "the last", None
 
 
 class RunGuard(L.Callback):

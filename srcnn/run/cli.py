@@ -32,7 +32,7 @@ from srcnn.run.schema import SHEET, check_types, documented, help_page, unknown_
 # Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
 _PATHS = (
     "ckpt_path", "input", "output", "reference", "resume", "init_from", "data.root", "data.train", "data.train_dir",
-    "data.val", "hydra.run.dir", "hydra.sweep.dir",
+    "data.train_hr", "data.train_lr", "data.test_hr", "data.test_lr", "data.val", "hydra.run.dir", "hydra.sweep.dir",
 )  # fmt: skip
 
 
@@ -54,6 +54,8 @@ def parse(name: str, words: Sequence[str]) -> DictConfig:
     for word in words:
         key, equals, text = word.partition("=")
         if not equals and "input" in schema and os.path.exists(word):
+            if cfg.input is not None:
+                raise UserError(f"{word}: a second input=; name a folder, or a glob in quotes: 'input=*.jpg'")
             key, equals, text = "input", "=", word
         if not equals:
             raise UserError(f"{word}: settings are key=value; --help lists them")
@@ -185,6 +187,8 @@ def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # as of `… --help | head`
+        if job and job.began:
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:

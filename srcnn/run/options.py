@@ -58,7 +58,7 @@ def describe(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         "values": {
             key: value
             for key, value in values.items()
-            if (key not in ELSEWHERE or key == "trainer.precision")
+            if (key not in ELSEWHERE or key in ("trainer.precision", "trainer.fast_dev_run"))
             and not re.search(r"(^|\.)_", key)
             and place not in str(value)
         },
@@ -82,9 +82,12 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def is_exact(change: str, run: Mapping[str, Any]) -> bool:
     """Whether a run that is resumed with this change (see `changes`) is still bit for bit the uninterrupted one."""
     key, values = change.partition(":")[0], run["values"]
-    if key == "trainer.max_epochs":  # as long as the learning rate does not depend on the length of the run
+    if key in (
+        "trainer.max_epochs",
+        "trainer.max_steps",
+    ):  # as long as the learning rate does not depend on the length of the run
         return values.get("scheduler.schedule", "") is None or values.get("scheduler.schedule.shape") == "multistep"
-    return key == "trainer.max_steps" or key.startswith(("callbacks.", "logger."))
+    return key.startswith(("callbacks.", "logger.")) and not key.startswith("callbacks.ema")
 
 
 def keep_freed_memory() -> None:

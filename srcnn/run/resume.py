@@ -1,6 +1,7 @@
 """Which run goes on from where, whether it fits the settings, and what it will do differently."""
 
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,7 +93,9 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
         hooks = ("srcnn.lit_module", "srcnn.run.callbacks", "packaging.version", "pathlib")  # which take it up
         if isinstance(error, UserError) or not start or trainer.global_step > start.step:
             raise
-        if not is_of_libraries(error, *hooks):
+        steps = {"training_step", "validation_step"}  # where the network and the loss run
+        names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+        if names & steps or not is_of_libraries(error, *hooks):
             raise
         text = f"its state does not fit this run ({type(error).__name__}: {error})"
         raise UserError(f"{start.path}: {text}: start one from its weights with init_from=") from error
@@ -117,9 +120,9 @@ def expand_resume(words: Sequence[str]) -> list[str]:
     """
     given = {override.key_or_group: override for override in _overrides(words)}
     path = Path(str(given["resume"].value()).replace(r"\${", "${")) if "resume" in given else None
-    if str(path) == "auto" and "hydra.run.dir" not in given:
+    if str(path) in ("auto", "same") and "hydra.run.dir" not in given:
         raise UserError("resume=auto goes on with what is in the run's folder: name it with hydra.run.dir=…")
-    if path is None or str(path) in ("None", "auto"):
+    if path is None or str(path) in ("None", "auto", "same"):
         return list(words)
     if "init_from" in given:
         raise UserError("resume and init_from exclude each other: resume goes on with a run, init_from starts one")
@@ -133,7 +136,7 @@ def expand_resume(words: Sequence[str]) -> list[str]:
             saved = {other: value for other, value in saved.items() if not other.startswith(f"{key}.")}
     kept = []
     for key, override in saved.items():
-        if key in given or key in ELSEWHERE:
+        if key in given or (key in ELSEWHERE and key != "trainer.precision"):
             continue
         if not _is_trusted(override):
             line = override.input_line
