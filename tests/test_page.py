@@ -51,7 +51,7 @@ def test_names_are_text_and_a_large_set_is_bounded(trained: Path, tmp_path: Path
 
 @needs("Set5")
 def test_set5_has_the_papers_figures_and_is_small(tmp_path: Path) -> None:
-    run("-m", "srcnn.evaluate", "output=scored", cwd=tmp_path)
+    run("-m", "srcnn.evaluate", "ckpt_path=srcnn_x3", "output=scored", cwd=tmp_path)
     path = tmp_path / "scored" / "report.html"
     assert path.stat().st_size < 5e6
     text = path.read_text()

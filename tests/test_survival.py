@@ -143,7 +143,8 @@ def test_a_disk_that_fills(settings: list[str], tmp_path: Path) -> None:
     done = subprocess.run([*outside, *command], cwd=tmp_path, capture_output=True, text=True)
     assert "code 1" in done.stdout, done
     assert "Traceback" not in done.stderr
-    assert "cannot be written (No space left on device); the last good checkpoint is" in done.stderr
+    assert "cannot be written (No space left on device); make room there" in done.stderr
+    assert "the last good checkpoint is" in done.stderr
     assert state(tmp_path / "kept")["global_step"] > 7
 
 

@@ -206,8 +206,10 @@ def _of_disk(error: Any, place: Path) -> Any:
         cause = cause.__cause__
     if not cause:
         return error
+    if isinstance(error, UserError) and "make room" in str(error):
+        return error
     what = error if isinstance(error, UserError) else f"{cause.filename or place}: cannot be written ({cause.strerror})"
-    return RunError(f"{what}; free some space and start it again, a run with resume=auto")
+    return RunError(f"{what}; make room there, and start it again, a run with resume=auto")
 
 
 def _hide_full_disk(thread: threading.ExceptHookArgs) -> None:
