@@ -50,7 +50,8 @@ def test_another_degradation_is_named_everywhere(tmp_path: Path) -> None:
     assert load_network(tmp_path / "run" / "weights.pth")[1]["run"]["degradation"] == "camera q40-60"
     Image.new("RGB", (40, 40)).save(tmp_path / "black.png")
     command = ["-m", "srcnn.evaluate", "ckpt_path=run/weights.pth", f"data.test=[{tmp_path}]"]
-    assert "LR camera q30-95" in run(*command, cwd=tmp_path)  # what it was trained for, as configs/degradation has it
+    assert "LR camera q40-60" in run(*command, cwd=tmp_path)  # what it was trained for
+    assert "LR camera q30-95" in run(*command, "degradation=camera", cwd=tmp_path)  # as configs/degradation has it
     assert "LR bicubic" in run(*command, "degradation=bicubic", cwd=tmp_path)
     refused = run(*command, "degradation=fog", cwd=tmp_path, code=2)
     assert "degradation=fog: choose bicubic or camera" in refused
