@@ -66,8 +66,7 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
     logs = make_all("logger", cfg.logger, purge_step=start.step if start else 0)
     data.load()
     trainer, precision = new_trainer(cfg.trainer, folder, callbacks, logs, data)
-    run |= {"machine": terminal.machine(trainer), "data": data.fingerprint}
-    run["degradation"] = degradation.describe()
+    run |= {"machine": terminal.machine(trainer), "data": data.fingerprint, "degradation": degradation.describe()}
 
     pixels = data.patches.to(trainer.strategy.root_device)
     lines = [terminal.banner(module, data, trainer, folder, precision, pixels)]

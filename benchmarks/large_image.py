@@ -3,8 +3,7 @@
     python -m benchmarks.large_image [--sizes 1500x1000 3000x2000 6000x4000]
 
 Each a random JPEG enlarged x3 to a BMP, by predict.py as a process: its peak, beside what the pixels of
-input and output take, and beside the same for a 30x20 image, which is Python and torch. Writes
-benchmarks/results/large_image.json.
+input and output take, and beside the same for a 30x20 image, which is Python and torch.
 """
 
 import argparse

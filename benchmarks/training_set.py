@@ -4,8 +4,7 @@
 
 Generated images of 2040x1356, as DIV2K's, are written into a temporary folder, packed, and opened a second time by a
 process of its own, which takes batches alone and whole steps of SRCNN, as experiment=fast has them. Memory is that
-process's: anonymous (what it holds) and file (pages of the map that the kernel can take back). Writes
-benchmarks/results/training_set.json.
+process's: anonymous (what it holds) and file (pages of the map that the kernel can take back).
 """
 
 import argparse

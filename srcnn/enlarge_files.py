@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from srcnn.errors import UserError
-from srcnn.files import NO_ROOM, ImageFile, check_folder, encode, is_image_name, read_file, replacing
+from srcnn.errors import NO_ROOM, UserError
+from srcnn.files import ImageFile, check_folder, encode, is_image_name, read_file, replacing
 from srcnn.nets import Network
 from srcnn.upscale import enlarge, enlarge_to
 
@@ -75,7 +75,7 @@ class Records:
                     made = (folder / entry["file"], entry["size"], entry["mtime"])
                     self._ours.add(made)
                     self._made[str([folder, entry.get("weights"), entry.get("of")])] = made
-                if line.endswith(b"}") or line.endswith(b"\n"):  # else another process is about to write the rest
+                if line.endswith((b"}", b"\n")):  # else another process is about to write the rest
                     self._read[folder] += len(line)
 
 
@@ -173,10 +173,8 @@ class Enlarger:
         self.counts: Counter[str] = Counter()
         folder, self.last, self.compressed = os.path.commonpath([job.output for job in jobs]), "", 0
         jobs, writing = jobs[rank::processes], None
-        form, hidden = (
-            "{l_bar}{bar}| {n:.1f} of {total} [{elapsed}, {remaining} left]",
-            rank > 0 or not sys.stderr.isatty(),
-        )
+        form = "{l_bar}{bar}| {n:.1f} of {total} [{elapsed}, {remaining} left]"
+        hidden = rank > 0 or not sys.stderr.isatty()
         bar = tqdm(total=len(jobs), delay=1, leave=False, disable=hidden, bar_format=form)
         with ThreadPoolExecutor(1) as disk, bar:
             reading = [disk.submit(self._read, job) for job in jobs[:1]]

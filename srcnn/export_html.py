@@ -25,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 from srcnn.errors import UserError
 from srcnn.image import bicubic_up, rgb_to_ycbcr, symmetric_pad, ycbcr_to_rgb
 from srcnn.nets import Network
+from srcnn.nets.base import as_convolution
 from srcnn.report.page import write_page
 from srcnn.upscale import gray_of
 
@@ -216,21 +217,13 @@ class _Recorder(TorchFunctionMode):
         self, x: _Value, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0, output_padding: Any = 0,
         groups: int = 1, dilation: Any = 1,
     ) -> _Value:  # fmt: skip
-        """Of the pixels a stride makes of one, each has a convolution of its own: that of every stride-th weight."""
         stride, before, kernel = _pair(stride)[0], _pair(padding)[0], weight.shape[2]
         same = stride + 2 * before - kernel == _pair(output_padding)[0] and weight.shape[2] == weight.shape[3]
         if not same or groups != 1 or _pair(dilation) != (1, 1) or any(a != b for a, b in map(_pair, (stride, before))):
             raise _refused("conv_transpose2d that is not square or does not yield stride times as many pixels")
-        first, last = math.ceil((before - kernel + 1) / stride), (stride - 1 + before) // stride
-        taps = last - first + 1
-        # Pixel `phase` of output takes the weight phase + before - stride * tap of tap's input.
-        index = torch.arange(stride)[:, None] + before - stride * torch.arange(first, last + 1)  # [phase, tap]
-        there = (index >= 0) & (index < kernel)
-        rows = weight[:, :, index.clamp(0, kernel - 1)] * there[:, :, None]  # [in, out, phase, tap, k]
-        both = rows[..., index.clamp(0, kernel - 1)] * there  # [in, out, phase, tap, phase, tap]
-        dense = both.permute(1, 2, 4, 0, 3, 5).reshape(-1, len(weight), taps, taps)
+        dense, pads = as_convolution(weight, stride, before)
         bias = None if bias is None else bias.repeat_interleave(stride**2)
-        x = self._padded(x, (-first, last, -first, last), "zeros")
+        x = self._padded(x, pads, "zeros")
         return self.pixel_shuffle(self._conv(x, dense, bias), stride)
 
     def pad(self, x: _Value, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> _Value:

@@ -1,6 +1,5 @@
 """An image file in, an image file out: pixels, and whatever else a copy needs to be of the same kind."""
 
-import errno
 import io
 import math
 import os
@@ -21,12 +20,11 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from srcnn.errors import RunError, UserError
+from srcnn.errors import NO_ROOM, RunError, UserError
 from srcnn.image import as_float, to_uint8
 
 EXTENSIONS = {".bmp", ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 MAX_PIXELS = 178_956_970  # beyond it Pillow calls an image a decompression bomb
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _FORMATS = {"BMP": ".bmp", "JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp"}  # we write
 _TEXTS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298}  # of a TIFF's tags, those not about its layout
 _DEEP = {("MINISBLACK",): 1, ("RGB",): 3, ("RGB", "UNASSALPHA"): 4}  # TIFF's words -> channels

@@ -83,9 +83,9 @@ def bicubic_resize(x: Tensor, height: int, width: int) -> Tensor:
         index = (centres - 2 * stretch).ceil() + torch.arange(math.ceil(4 * stretch) + 1)
         weights = ((index - centres).abs() / stretch).apply_(_cubic)
         weights = (weights / weights.sum(1, keepdim=True)).to(x).unflatten(0, (size, *[1] * (dim == -2)))
-        index = index.long().to(x.device) % (2 * old)
-        index = torch.minimum(index, 2 * old - 1 - index)
-        taps = zip(index.unbind(-1), weights.unbind(-1), strict=True)
+        pad = math.ceil(2 * stretch) + 2
+        x = symmetric_pad(x, pad, dim)
+        taps = zip((index.long() + pad).to(x.device).unbind(-1), weights.unbind(-1), strict=True)
         x = reduce(torch.add, (x.index_select(dim, i) * weight for i, weight in taps))
     return x
 

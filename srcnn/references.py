@@ -9,7 +9,7 @@ from srcnn.files import ImageFile, as_text, is_image_name, read_image
 from srcnn.image import as_float, quantize
 from srcnn.metrics import PROTOCOLS, Score
 from srcnn.nets import Network
-from srcnn.report.panels import Shown, write_comparison
+from srcnn.report.panels import MOST_COMPARED, Shown, write_comparison
 from srcnn.report.scores import Tested, read_csv, table, write_scores
 
 
@@ -23,7 +23,7 @@ class References:
         self.network = type(net).__name__
         self.paths = [path for path in walk(self.folder) if is_image_name(path) and not records.know(path)]
         self.scores: list[tuple[str, str, Score]] = []
-        self.shown: list[Shown] = []  # the first five
+        self.shown: list[Shown] = []  # the first
 
     def compare(self, source: Path, image: ImageFile, larger: ImageFile) -> None:
         """Score one image; UserError where it has no reference of the right size, or cannot be scored."""
@@ -41,7 +41,7 @@ class References:
         hr = hr[..., :height, :width]
         score = PROTOCOLS["basicsr"].compare(quantize(lr), quantize(sr), hr)
         self.scores.append((as_text(self.folder.name), as_text(source.stem), score))
-        if len(self.shown) < 5:
+        if len(self.shown) < MOST_COMPARED:
             lr, sr, hr = (one.expand(-1, 3, -1, -1) for one in (lr, sr, hr))
             self.shown.append(Shown(as_text(source.stem), lr, hr, {self.network: sr}, {self.network: score}))
 

@@ -140,6 +140,22 @@ class Conv(nn.Conv2d):
         return super().forward(x) if pad else F.conv2d(x, self.weight, self.bias)
 
 
+def as_convolution(weight: Tensor, stride: int, before: int) -> tuple[Tensor, list[int]]:
+    """A transposed convolution as one that a pixel shuffle follows: its weight, and the zeros that F.pad puts on.
+
+    weight  [in, out, k, k] of a transposed convolution that makes `stride` times as many pixels
+    before  its padding: pixels that it cuts off in front
+    """
+    first, last = -(-(before - weight.shape[2] + 1) // stride), (stride - 1 + before) // stride
+    # Pixel `phase` of the output takes weight phase + before - stride * tap of the input pixel `tap` ahead.
+    index = torch.arange(stride)[:, None] + before - stride * torch.arange(first, last + 1)  # [phase, tap]
+    index = index.to(weight.device)
+    there = (index >= 0) & (index < weight.shape[2])
+    rows = weight[:, :, index.clamp(0, weight.shape[2] - 1)] * there[:, :, None]  # [in, out, phase, tap, k]
+    both = rows[..., index.clamp(0, weight.shape[2] - 1)] * there  # [in, out, phase, tap, phase, tap]
+    return both.permute(1, 2, 4, 0, 3, 5).flatten(0, 2), [-first, last] * 2
+
+
 class PReLU(nn.PReLU):
     """nn.PReLU, trained as two ReLUs: in bf16 on a CPU torch's takes six times as long, more than a convolution."""
 

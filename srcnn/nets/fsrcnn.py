@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcnn.errors import check_choice, check_range
-from srcnn.nets.base import Conv, Network, PReLU
+from srcnn.nets.base import Conv, Network, PReLU, as_convolution
 
 
 class FSRCNN(Network):
@@ -84,14 +84,6 @@ class _Deconv(nn.ConvTranspose2d):
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         if torch.compiler.is_compiling():
             return super().forward(x, output_size)
-        scale, before = self.scale, self.before
-        # Seen from an output pixel, tap k of the kernel lies on input pixel (k - before) // scale back, at phase
-        # (k - before) % scale: zeros before and after make the taps whole periods, which are then read backwards.
-        left = -before % scale
-        taps = -(-(left + 9) // scale)
-        weight = F.pad(self.weight, (left, taps * scale - left - 9) * 2)
-        weight = weight.unflatten(3, (taps, scale)).unflatten(2, (taps, scale)).flip(2, 4)
-        weight = weight.permute(1, 3, 5, 0, 2, 4).flatten(0, 2)
-        ahead = (left + before) // scale  # input pixels that lie ahead of an output pixel's own
-        x = F.pad(x, (taps - 1 - ahead, ahead) * 2)
-        return F.pixel_shuffle(F.conv2d(x, weight, self.bias.repeat_interleave(scale**2)), scale)
+        weight, pads = as_convolution(self.weight, self.scale, self.before)
+        y = F.conv2d(F.pad(x, pads), weight, self.bias.repeat_interleave(self.scale**2))
+        return F.pixel_shuffle(y, self.scale)

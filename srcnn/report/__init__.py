@@ -5,7 +5,7 @@ from pathlib import Path
 
 from srcnn.data.samples import Sample
 from srcnn.report.page import MOST_BYTES, MOST_IMAGES, card, write_report
-from srcnn.report.panels import shown, write_comparison
+from srcnn.report.panels import MOST_COMPARED, shown, write_comparison
 from srcnn.report.scores import Tested, means, names, table, write_scores
 
 __all__ = ["Tested", "means", "write"]
@@ -23,7 +23,7 @@ def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> 
         if size < MOST_BYTES:
             cards.append(card(image))
             size += sum(map(len, cards[-1]["views"].values()))
-        if number < 5:
+        if number < MOST_COMPARED:
             images.append(image)
     write_comparison(folder / "comparison.png", images)
     commands: list[tuple[str, list[str]]] = []

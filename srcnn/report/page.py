@@ -78,10 +78,10 @@ def write_report(
     commands  what each does, and its words
     """
     first, one = next(iter(networks.items()))
-    apart = differences(networks)
+    apart, tests = differences(networks), [about(tested) for tested in networks.values()]
     paper = list(networks) == ["SRCNN"] and one.net.scale == 3
-    tiles = [("Parameters", f"{one.net.parameter_count:,}", f"{first} ×{one.net.scale}")]
-    tiles.append(("Multiply-adds", f"{one.net.multiply_adds() / 1e9:.1f} G", "for 1280×720"))
+    tiles = [("Parameters", f"{tests[0]['parameters']:,}", f"{first} ×{one.net.scale}")]
+    tiles.append(("Multiply-adds", f"{tests[0]['multiply_adds_1280x720'] / 1e9:.1f} G", "for 1280×720"))
     if "seconds" in one.run:
         device = one.run.get("machine", {}).get("device", one.run.get("device", ""))
         tiles.append(("Trained for", duration(one.run["seconds"]), f"{one.run['steps']:,} steps on {device}"))
@@ -101,23 +101,23 @@ def write_report(
         count=len(one.scores),
         plots=_training_plots({name: read_log(one.log) for name, one in networks.items()}),
         commands=[(what, shlex.join(words)) for what, words in commands],
-        settings=_settings(networks),
+        settings=_settings(tests, [tested.run for tested in networks.values()]),
     )
 
 
-def _settings(networks: Mapping[str, Tested]) -> dict[str, dict[str, list[Any]]]:
+def _settings(tests: Sequence[Mapping], runs: Sequence[Mapping]) -> dict[str, dict[str, list[Any]]]:
     """Facts of the tests and the trainings by title and key, a value a network; of several networks what differs."""
     versions = {"srcnn": __version__, "torch": torch.__version__, "python": platform.python_version()}
     columns: list[dict[str, Any]] = [
         {
-            "Test": {key: value for key, value in about(one).items() if not isinstance(value, list)},
+            "Test": {key: value for key, value in test.items() if not isinstance(value, list)},
             "Versions of the test": versions,
-            "Versions of the training": one.run.get("versions", {}),
-            "Machine of the training": one.run.get("machine", {}),
-            "Classes": one.run.get("classes", {}),
-            "Settings": one.run.get("values", {}),
+            "Versions of the training": run.get("versions", {}),
+            "Machine of the training": run.get("machine", {}),
+            "Classes": run.get("classes", {}),
+            "Settings": run.get("values", {}),
         }
-        for one in networks.values()
+        for test, run in zip(tests, runs, strict=True)
     ]
     found: dict[str, dict[str, list[Any]]] = {}
     for title in columns[0]:

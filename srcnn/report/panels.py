@@ -18,7 +18,7 @@ from srcnn.upscale import super_resolve
 ERROR_GAIN = 5  # errors are shown as many times larger
 GAP, CAPTION = 8, 24  # pixels between panels, and above a row for its texts
 _WIDTH = 240  # pixels of a panel in comparison.png, the widest an image gets
-_ROWS = 5  # images in comparison.png
+MOST_COMPARED = 5  # images in comparison.png
 _INK, _PAPER, _MARK = (32, 32, 32), (255, 255, 255), (230, 97, 0)
 
 
@@ -93,7 +93,7 @@ def sheet(rows: Sequence[tuple[Sequence[str], Sequence[Image.Image]]]) -> Image.
 
 def write_comparison(path: Path, images: Sequence[Shown]) -> None:
     """A PNG of the first images: each whole, and zoomed at its telling crop."""
-    write_image(path, sheet([row for image in images[:_ROWS] for row in _rows(image)]))
+    write_image(path, sheet([row for image in images[:MOST_COMPARED] for row in _rows(image)]))
 
 
 def _rows(image: Shown) -> list[tuple[list[str], list[Image.Image]]]:

@@ -112,10 +112,10 @@ def about(one: Tested) -> dict[str, Any]:
     return {"network": type(net).__name__, **size, "scale": net.scale, **one.facts}
 
 
-def write_scores(folder: Path, networks: Mapping[str, Tested]) -> dict[str, Any]:
+def write_scores(folder: Path, networks: Mapping[str, Tested]) -> None:
     """`scores.csv`, a row an image and one a mean, and `scores.json`, the same with the facts they rest on.
 
-    Returns what the latter holds. Of several networks the CSV has a column "network" and their differences to the
+    Of several networks the CSV has a column "network" and their differences to the
     first, and the JSON has what it would hold of each under "networks".
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,6 @@ def write_scores(folder: Path, networks: Mapping[str, Tested]) -> dict[str, Any]
     document = {"networks": documents, "differences": apart} if len(networks) > 1 else next(iter(documents.values()))
     with replacing(folder / "scores.json") as temporary:
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    return document
 
 
 def finite(score: Score) -> dict[str, float | None]:

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 
 from srcnn import __version__
-from srcnn.errors import RunError, UserError
+from srcnn.errors import NO_ROOM, RunError, UserError
 from srcnn.processes import alone_in, is_first
 from srcnn.run import CONFIGS
 from srcnn.run.schema import SHEET, check_types, documented, help_page, unknown_key
@@ -152,7 +152,7 @@ class _Job:
                 return None
             if not isinstance(error, UserError):
                 raise
-            if self.folder_is_new:
+            if self.folder_is_new and is_first():  # which may not have taken its lock there yet
                 _remove_empty(folder)
             _fail(error, self.verbose)  # here, as Hydra would add a line of its own
 
@@ -202,11 +202,9 @@ def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
 def _of_disk(error: Any, place: Path) -> Any:
     """The error, whoever met it, as a sentence with the remedy if the disk is full."""
     cause = error
-    while cause and getattr(cause, "errno", 0) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    while cause and getattr(cause, "errno", 0) not in (*NO_ROOM, errno.EFBIG):
         cause = cause.__cause__
-    if not cause:
-        return error
-    if isinstance(error, UserError) and "make room" in str(error):
+    if not cause or (isinstance(error, RunError) and cause.errno in NO_ROOM):  # `replacing` has named the remedy
         return error
     what = error if isinstance(error, UserError) else f"{cause.filename or place}: cannot be written ({cause.strerror})"
     return RunError(f"{what}; make room there, and start it again, a run with resume=auto")

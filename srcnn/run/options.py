@@ -82,10 +82,7 @@ def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def is_exact(change: str, run: Mapping[str, Any]) -> bool:
     """Whether a run that is resumed with this change (see `changes`) is still bit for bit the uninterrupted one."""
     key, values = change.partition(":")[0], run["values"]
-    if key in (
-        "trainer.max_epochs",
-        "trainer.max_steps",
-    ):  # as long as the learning rate does not depend on the length of the run
+    if key in ("trainer.max_epochs", "trainer.max_steps"):  # if the learning rate does not depend on the run's length
         return values.get("scheduler.schedule", "") is None or values.get("scheduler.schedule.shape") == "multistep"
     return key.startswith(("callbacks.", "logger.")) and not key.startswith("callbacks.ema")
 
