@@ -17,7 +17,7 @@ from node import output, running, wait_until, why_not
 
 from srcnn.run.checkpoint import read_checkpoint
 
-# Of its own accord only: on a busy machine its jobs may miss their time, and it takes minutes.
+# When asked for only, as it takes minutes.
 pytestmark = [
     pytest.mark.skipif("SRCNN_SLURM" not in os.environ, reason="SRCNN_SLURM=1 starts a node of SLURM"),
     pytest.mark.skipif(why_not() != "", reason=why_not()),
@@ -51,16 +51,11 @@ def state(job: str, env: dict[str, str]) -> str:
 
 
 def announce_the_end(job: str, number: int, env: dict[str, str]) -> None:
-    """What SLURM does some seconds before a job's time is over; and its wait of two minutes is skipped."""
+    """What SLURM does some seconds before a job's time is over."""
     wait_until(lambda: state(job, env) == "RUNNING")
     subprocess.run(["scancel", f"--signal={signal.Signals(number).name}", job], env=env, check=True)
     wait_until(lambda: state(job, env) == "PENDING")
-
-    def goes_on() -> bool:  # asked for too early, SLURM sets the wait again
-        output(["scontrol", "update", f"jobid={job}", "StartTime=now"], env)
-        return state(job, env) == "RUNNING"
-
-    wait_until(goes_on)
+    wait_until(lambda: state(job, env) == "RUNNING")
 
 
 def assert_same_result(one: Path, other: Path) -> None:
