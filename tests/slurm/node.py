@@ -61,7 +61,10 @@ def why_not() -> str:
 
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment in which sbatch and srun find the node; `folder` has a short path and is root's alone."""
+    """The environment in which sbatch and srun find the node; `folder` has a short path and is root's alone.
+
+    Raises TimeoutError with the daemons' last words where the node does not come up.
+    """
     (folder / "bin").mkdir()
     (folder / "bin" / "sacct").write_text(_SACCT)
     (folder / "bin" / "sacct").chmod(0o755)
@@ -89,7 +92,11 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
             daemons.append(subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
             if command[0] == "munged":
                 wait_until((folder / "munge.socket").exists)
-        wait_until(lambda: "idle" in output(["sinfo", "--noheader", "--format=%T"], env))
+        try:
+            wait_until(lambda: "idle" in output(["sinfo", "--noheader", "--format=%T"], env), 120)
+        except AssertionError as error:
+            logs = [path.read_text().splitlines()[-3:] for path in folder.glob("slurm*.log")]
+            raise TimeoutError(f"no node of SLURM comes up here: {logs}") from error
         yield env
     finally:
         subprocess.run(["scancel", "--signal=KILL", "--full", "--user=root"], env=env, timeout=30)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,13 @@ LONG = [*SMALL, "trainer.max_epochs=100", "trainer.precision=32-true"]
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[dict[str, str]]:
-    with (
-        tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True) as folder,
-        running(Path(folder)) as env,
-    ):
-        python = Path(sys.executable).parent
+    python = Path(sys.executable).parent
+    with ExitStack() as stack:
+        folder = tempfile.TemporaryDirectory(prefix="slurm", ignore_cleanup_errors=True)
+        try:
+            env = stack.enter_context(running(Path(stack.enter_context(folder))))
+        except TimeoutError as error:
+            pytest.skip(str(error))
         yield env | {"PATH": f"{python}:{env['PATH']}", "PYTHONPATH": str(ROOT)}
 
 
