@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -148,6 +148,17 @@ def walk(root: Path) -> list[Path]:
     return sorted(paths)
 
 
+def _share(jobs: Sequence[Job], rank: int, processes: int) -> list[Job]:
+    """One process's jobs: files whose results may have one name, as those of a.gif and a.gif.png, are one process's."""
+    sources, together = {job.source for job in jobs}, defaultdict(list)
+    for job in jobs:
+        first = job.source
+        while first.suffix and first.with_suffix("") in sources:
+            first = first.with_suffix("")
+        together[first].append(job)
+    return [job for group in list(together.values())[rank::processes] for job in group]
+
+
 @dataclass
 class Enlarger:
     """A network at work on files: one is read ahead and one written while another is computed.
@@ -172,7 +183,7 @@ class Enlarger:
         self.taken, self.single = {job.source.resolve() for job in jobs}, len(jobs) == 1
         self.counts: Counter[str] = Counter()
         folder, self.last, self.compressed = os.path.commonpath([job.output for job in jobs]), "", 0
-        jobs, writing = jobs[rank::processes], None
+        jobs, writing = _share(jobs, rank, processes), None
         form = "{l_bar}{bar}| {n:.1f} of {total} [{elapsed}, {remaining} left]"
         hidden = rank > 0 or not sys.stderr.isatty()
         bar = tqdm(total=len(jobs), delay=1, leave=False, disable=hidden, bar_format=form)

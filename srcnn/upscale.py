@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
+from threading import Thread
 
 import torch
 import torch.nn.functional as F
@@ -76,12 +77,22 @@ def _in_threads(work: Callable[[list[slice]], int], tiles: list[list[slice]], th
     if threads == 1 or len(tiles) == 1:
         yield from map(work, tiles)
         return
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    autocast, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+    def begin() -> None:
+        torch.set_autocast_enabled("cpu", autocast)
+        torch.set_autocast_dtype("cpu", dtype)
+        torch.get_num_threads()  # takes what is common to all threads, once
+        torch.set_num_threads(1)  # sets this thread's and that, which a thread of its own sets back
+        other = Thread(target=torch.set_num_threads, args=(threads,))
+        other.start()
+        other.join()
+
+    pool = ThreadPoolExecutor(threads, initializer=begin)
     try:
         yield from pool.map(work, tiles)
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # part of what the other threads set is common to all
 
 
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
