@@ -27,7 +27,6 @@ from srcnn.data.sources import Source, read_versions
 from srcnn.errors import RunError
 
 _FORMAT = "srcnn pack 1"  # a change of what lies in the file gets another number
-_HEAD = json.dumps({"format": _FORMAT})[:-1].encode()  # of the text at its end
 
 
 @dataclass(frozen=True)
@@ -55,13 +54,10 @@ class Pack:
         try:
             with open(path, "rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives on when the file is closed
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # or empty
+            text_bytes = int.from_bytes(content[-8:], "little")
+            about = json.loads(content[-8 - text_bytes : -8])
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: of an empty or damaged one
             return None
-        text_bytes = int.from_bytes(content[-8:], "little")
-        text = content[-8 - text_bytes : -8]
-        if not text.startswith(_HEAD):
-            return None
-        about = json.loads(text)
         sizes, scale, versions = np.array(about["sizes"], int).reshape(-1, 2), about["scale"], about["versions"]
         hr_rows = sizes.prod(1)
         lr_rows = hr_rows // scale**2
@@ -77,17 +73,13 @@ class Pack:
         return cls(path, pixels, scale, about["names"], sizes, first[:-1], lr)
 
 
-def cache_folder() -> Path:
-    """Where packs lie, until someone removes them: $SRCNN_CACHE, else the user's folder for caches."""
-    return Path(os.environ.get("SRCNN_CACHE") or user_cache_dir("srcnn"))
-
-
 def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> Pack:
     """The pack of some images, by name; made if it is not there. Images smaller than the scale are left out.
 
-    Whoever wants the same pack meanwhile waits for it. RunError where the file can't be written.
+    It lies in $SRCNN_CACHE, else in the user's folder for caches, until someone removes it. Whoever wants the same
+    pack meanwhile waits for it. RunError where the file can't be written.
     """
-    folder = cache_folder()
+    folder = Path(os.environ.get("SRCNN_CACHE") or user_cache_dir("srcnn"))
     path = folder / f"{_key(images, scale, degradation)}.pack"
     if there := Pack.open(path):
         return there
@@ -95,19 +87,17 @@ def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> 
     with _writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)  # the system lets go of it when its holder dies
+            held = lock.acquire(timeout=0)  # the system lets go of it when its holder dies
         except Timeout:
             print(f"waiting for another run, which is packing the same images into {path}", flush=True)
-            lock.acquire()
-    try:
+            held = lock.acquire()
+    with held:
         if not (there := Pack.open(path)):
             _remove_leftovers(folder)
             _build(path, images, scale, degradation)
             there = Pack.open(path)
         assert there
         return there
-    finally:
-        lock.release()
 
 
 def _key(images: Mapping[str, Source], scale: int, degradation: Degradation) -> str:
@@ -145,13 +135,13 @@ def _build(path: Path, images: Mapping[str, Source], scale: int, degradation: De
                     with _writing(path):
                         file.write(rows.data)
             about = {"scale": scale, "versions": degradation.versions, "names": names, "sizes": sizes}
-            text = json.dumps({"format": _FORMAT, **about}).encode()
+            text = json.dumps(about).encode()
             with _writing(path):
                 file.write(text + len(text).to_bytes(8, "little"))
                 file.flush()
                 os.fsync(file.fileno())
-        with _writing(path):
-            os.replace(part, path)
+                file.close()
+                os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 

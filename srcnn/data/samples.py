@@ -26,9 +26,8 @@ class Sample(NamedTuple):
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """HR and LR as a protocol scores them: [1, C, H, W], float32 in [0, 1]."""
-        hr, lr = (None if image is None else as_float(image[None].to(device)) for image in (self.hr, self.lr))
-        assert hr is not None
-        return hr, lr
+        lr = None if self.lr is None else as_float(self.lr[None].to(device))
+        return as_float(self.hr[None].to(device)), lr
 
 
 def set_images(name: str, root: str) -> dict[str, Source]:
@@ -40,12 +39,11 @@ def set_images(name: str, root: str) -> dict[str, Source]:
 def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradation) -> list[Sample]:
     """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`.
 
-    A folder goes by the last part of its path, or by as many as tell it from the others; an image by its name
-    without the ending, unless that is another's too.
+    An image goes by its name without the ending, unless that is another's too.
     """
     samples = []
     for name in names:
-        samples += read_samples(set_images(name, root), _label(name, names), name, scale, degradation)
+        samples += read_samples(set_images(name, root), label(name, names), name, scale, degradation)
     return samples
 
 
@@ -62,7 +60,8 @@ def read_samples(
     return samples
 
 
-def _label(name: str, names: Sequence[str]) -> str:
+def label(name: str, names: Sequence[str]) -> str:
+    """What a set or folder is called among others: by the last part of its path, or as many as tell it from them."""
     parts, others = Path(name).parts, [Path(other).parts for other in names if other != name]
     for count in range(1, len(parts)):
         if all(other[-count:] != parts[-count:] for other in others):

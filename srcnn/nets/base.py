@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srcnn.errors import UserError
+from srcnn.errors import UserError, check_choice, check_range
 from srcnn.image import cut, shave
 
 
@@ -34,10 +34,8 @@ class Network(nn.Module):
 
     def __init__(self, scale: int, channels: int = 3):
         super().__init__()
-        if not 1 <= scale <= 8:
-            raise UserError(f"scale={scale}: must be between 1 (the same size) and 8")
-        if channels not in (1, 3):
-            raise UserError(f"channels={channels}: choose 1 (luma) or 3 (RGB)")
+        check_range("scale", scale, 1, 8)
+        check_choice("channels", channels, (1, 3))
         self.scale, self.channels = scale, channels
 
     def preprocess(self, lr: Tensor) -> Tensor:
@@ -127,12 +125,11 @@ class Conv(nn.Conv2d):
     bias: Tensor  # never None
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding_mode: str):
+        check_range("widths", out_channels, 1)
+        check_range("kernels", kernel, 1)
         if kernel % 2 == 0:
             raise UserError(f"kernels={kernel}: must be odd, so that a kernel has a middle")
-        if min(in_channels, out_channels, kernel) < 1:
-            raise UserError(f"widths={out_channels} kernels={kernel}: must be at least 1")
-        if padding_mode not in ("replicate", "zeros", "reflect", "circular"):
-            raise UserError(f"padding_mode={padding_mode}: choose replicate, zeros, reflect or circular")
+        check_choice("padding_mode", padding_mode, ("replicate", "zeros", "reflect", "circular"))
         mode = cast(Any, padding_mode)
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=mode)
 

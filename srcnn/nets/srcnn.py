@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srcnn.errors import UserError
+from srcnn.errors import UserError, check_choice
 from srcnn.image import bicubic_up, shave
 from srcnn.nets.base import Conv, Network, ShallowNetwork
 
@@ -38,8 +38,7 @@ class SRCNN(ShallowNetwork):
     ):
         if len(kernels) != 3 or len(widths) != 2:
             raise UserError(f"kernels={list(kernels)} widths={list(widths)}: SRCNN has three kernels and two widths")
-        if init not in ("default", "identity", "paper"):
-            raise UserError(f"init={init}: choose default, identity or paper")
+        check_choice("init", init, ("default", "identity", "paper"))
         super().__init__(scale, channels)
         self.residual = residual
         self.receptive_radius = sum(kernel // 2 for kernel in kernels)
