@@ -37,7 +37,7 @@ class Camera(Degradation):
     def __post_init__(self) -> None:
         for name, least, most in (("blur", 0, 10), ("noise", 0, 255), ("quality", 1, 100)):
             ends = getattr(self, name)
-            if isinstance(ends, str) or not isinstance(ends, Sequence) or len(ends) != 2:
+            if not isinstance(ends, Sequence) or len(ends) != 2:
                 raise UserError(f"{name}={ends}: must be a range, as [{least}, {most}]")
             check_range(name, ends[0], least, most)
             check_range(name, ends[1], ends[0], most)

@@ -41,7 +41,6 @@ class Patches:
         augment: bool = True,
         seed: int = 0,
     ):
-        assert patch_size % net.body_scale == 0, f"patch_size {patch_size} is not a multiple of {net.body_scale}"
         self.pack, self.net, self.pixels, self.device = pack, net, pack.pixels, torch.device("cpu")
         self.batch_size, self.random, self.augment, self.seed = batch_size, random, augment, seed
         self.ratio = net.body_scale  # HR pixels for one of the body's input
@@ -52,7 +51,6 @@ class Patches:
 
         sizes = pack.sizes // self.ratio
         self.images = np.flatnonzero(sizes.min(1) >= self.side)
-        self.skipped = len(sizes) - len(self.images)
         if not len(self.images):
             raise UserError(f"patch_size={patch_size}: every training image is smaller than {patch_size} pixels")
         sizes = sizes[self.images]

@@ -11,7 +11,7 @@ from srcnn.data.degrade import Degradation
 from srcnn.data.sets import find_images
 from srcnn.data.sources import ImagePath, Source, read_pair
 from srcnn.errors import UserError
-from srcnn.files import distinct_names
+from srcnn.files import as_text
 from srcnn.image import as_float
 
 
@@ -31,15 +31,16 @@ class Sample(NamedTuple):
 
 
 def set_images(name: str, root: str) -> dict[str, Source]:
-    """The image files of a named set or a folder, by name without the ending where that tells them apart."""
+    """The image files of a named set or a folder, by name: without the ending where that tells them apart."""
     paths = find_images(name, root)
-    return dict(zip(distinct_names(paths), map(ImagePath, paths), strict=True))
+    by_stem: dict[str, Source] = {as_text(path.stem): ImagePath(path) for path in paths}
+    return by_stem if len(by_stem) == len(paths) else {as_text(path.name): ImagePath(path) for path in paths}
 
 
 def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradation) -> list[Sample]:
     """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`.
 
-    An image goes by its name without the ending, unless that is another's too.
+    Images go by their names without the ending, unless two of them have one.
     """
     samples = []
     for name in names:
