@@ -3,7 +3,6 @@
 import hashlib
 from collections import UserList
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -95,7 +94,7 @@ class SRDataModule(L.LightningDataModule):
         self.pack = pack(self.training, self.net.scale, self.degradation)
         self.patches = Patches(self.pack, self.net, **self.sampling)
 
-    @cached_property
+    @property
     def fingerprint(self) -> dict[str, str]:
         """A digest of the names, sizes and times of the image files trained and validated on, by set."""
         digests = {}

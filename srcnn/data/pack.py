@@ -34,7 +34,6 @@ class Pack:
     """Images as rows of R, G, B: of each image the HR pixels, then those of each version of its LR image.
 
     pixels  [rows, 3], uint8, a read-only map of the file
-    names   of the images
     sizes   [images, 2]: height and width of HR, multiples of `scale`
     hr      [images]: the row of the first HR pixel
     lr      [images, versions]: the row of the first LR pixel
@@ -43,7 +42,6 @@ class Pack:
     path: Path
     pixels: Tensor
     scale: int
-    names: list[str]
     sizes: np.ndarray
     hr: np.ndarray
     lr: np.ndarray
@@ -70,7 +68,7 @@ class Pack:
             warnings.simplefilter("ignore")  # that it can't be written
             pixels = torch.frombuffer(content, dtype=torch.uint8)[: 3 * int(first[-1])].view(-1, 3)
         lr = (first[:-1] + hr_rows)[:, None] + lr_rows[:, None] * np.arange(versions)
-        return cls(path, pixels, scale, about["names"], sizes, first[:-1], lr)
+        return cls(path, pixels, scale, sizes, first[:-1], lr)
 
 
 def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> Pack:
@@ -121,20 +119,19 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _build(path: Path, images: Mapping[str, Source], scale: int, degradation: Degradation) -> None:
     part = path.with_suffix(".part")
-    names, sizes = [], []
+    sizes = []
     try:
         with _writing(path):
             file = open(part, "wb")  # noqa: SIM115
         with file:
             make = partial(_rows, scale=scale, degradation=degradation)
             progress = tqdm(in_order(make, images.items()), "packing", len(images), unit="image", delay=1, disable=None)
-            for name, (size, rows) in zip(images, progress, strict=True):
+            for size, rows in progress:
                 if min(size) > 0:
-                    names.append(name)
                     sizes.append(size)
                     with _writing(path):
                         file.write(rows.data)
-            about = {"scale": scale, "versions": degradation.versions, "names": names, "sizes": sizes}
+            about = {"scale": scale, "versions": degradation.versions, "sizes": sizes}
             text = json.dumps(about).encode()
             with _writing(path):
                 file.write(text + len(text).to_bytes(8, "little"))

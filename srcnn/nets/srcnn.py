@@ -49,7 +49,9 @@ class SRCNN(ShallowNetwork):
         if init == "identity":
             self._init_identity()
         elif init == "paper":
-            self._init_paper()
+            for conv in (self.conv1, self.conv2, self.conv3):
+                nn.init.normal_(conv.weight, std=1e-3)
+                nn.init.zeros_(conv.bias)
 
     def preprocess(self, lr: Tensor) -> Tensor:
         return bicubic_up(lr, self.scale)
@@ -82,8 +84,3 @@ class SRCNN(ShallowNetwork):
             nn.init.zeros_(conv.bias[:c])
         if self.residual:
             nn.init.zeros_(self.conv3.weight)
-
-    def _init_paper(self) -> None:
-        for conv in (self.conv1, self.conv2, self.conv3):
-            nn.init.normal_(conv.weight, std=1e-3)
-            nn.init.zeros_(conv.bias)
