@@ -34,8 +34,10 @@ class Network(nn.Module):
 
     def __init__(self, scale: int, channels: int = 3):
         super().__init__()
-        check_range("scale", scale, 1, 8)
-        check_choice("channels", channels, (1, 3))
+        if not 1 <= scale <= 8:
+            raise UserError(f"scale={scale}: must be between 1 (the same size) and 8")
+        if channels not in (1, 3):
+            raise UserError(f"channels={channels}: choose 1 (luma) or 3 (RGB)")
         self.scale, self.channels = scale, channels
 
     def preprocess(self, lr: Tensor) -> Tensor:
@@ -84,8 +86,8 @@ class Network(nn.Module):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def multiply_adds(self, height: int = 720, width: int = 1280) -> int:
-        """Of `body`'s convolutions for an SR image of that size, as papers count them."""
+    def multiply_adds(self) -> int:
+        """Of `body`'s convolutions for an SR image of 1280x720, as papers count them."""
         counts = []
 
         def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -98,7 +100,7 @@ class Network(nn.Module):
                 layer.register_forward_hook(count)
         with torch.no_grad():
             net.body(torch.zeros(1, self.channels, side // self.body_scale, side // self.body_scale))
-        return sum(counts) * height * width // side**2
+        return sum(counts) * 1280 * 720 // side**2
 
 
 class ShallowNetwork(Network):
