@@ -1,7 +1,7 @@
 """What every network here has: two steps, one fixed and one learned."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -137,6 +137,14 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         return super().forward(x) if pad else F.conv2d(x, self.weight, self.bias)
+
+
+def three_layers(planes: Sequence[int], kernels: Sequence[int], padding_mode: str) -> list[Conv]:
+    """Convolutions of these kernels between these numbers of channels: the image's, two widths, the result's."""
+    if len(kernels) != 3 or len(planes) != 4:
+        given = f"kernels={list(kernels)} widths={list(planes[1:-1])}"
+        raise UserError(f"{given}: three kernels and two widths are needed")
+    return [Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)]
 
 
 def as_convolution(weight: Tensor, stride: int, before: int) -> tuple[Tensor, list[int]]:
