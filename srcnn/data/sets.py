@@ -1,6 +1,5 @@
 """The named image sets: where they are looked for, whence they come, and what they must hash to."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -99,19 +98,15 @@ def _named(image_set: ImageSet, root: Path) -> list[Path]:
     for folder in (root / name for name in image_set.folders):
         known = [name for name in image_set.files if (folder / name).is_file()]
         if known:
-            for name in known:
-                _check(folder / name, image_set.files[name])
+            for path, sha256 in ((folder / name, image_set.files[name]) for name in known):
+                if pooch.file_hash(str(path)) != sha256:
+                    raise UserError(f"{path} is damaged or another image, by its sha256: delete it and run again")
             if len(known) == len(image_set.files):
                 return [folder / name for name in sorted(image_set.files)]
             return _download(image_set, folder)
         if folder.is_dir() and (paths := list_images(folder)):
             return paths  # somebody's own copy, under names of their own
     return _download(image_set, root / image_set.folders[0])
-
-
-def _check(path: Path, sha256: str) -> None:
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise UserError(f"{path} is damaged or another image, by its sha256: delete it and run again")
 
 
 def _download(image_set: ImageSet, folder: Path) -> list[Path]:
