@@ -6,9 +6,9 @@ import math
 import os
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -148,6 +148,17 @@ def walk(root: Path) -> list[Path]:
     return sorted(paths)
 
 
+def _share(jobs: Sequence[Job], rank: int, processes: int) -> list[Job]:
+    """One process's jobs: files whose results may have one name, as those of a.gif and a.gif.png, are one process's."""
+    sources, together = {job.source for job in jobs}, defaultdict(list)
+    for job in jobs:
+        first = job.source
+        while first.suffix and first.with_suffix("") in sources:
+            first = first.with_suffix("")
+        together[first].append(job)
+    return [job for group in list(together.values())[rank::processes] for job in group]
+
+
 @dataclass
 class Enlarger:
     """A network at work on files: one is read ahead and one written while another is computed.
@@ -172,12 +183,13 @@ class Enlarger:
         self.taken, self.single = {job.source.resolve() for job in jobs}, len(jobs) == 1
         self.counts: Counter[str] = Counter()
         folder, self.last, self.compressed = os.path.commonpath([job.output for job in jobs]), "", 0
-        jobs, writing = jobs[rank::processes], None
+        jobs = _share(jobs, rank, processes)
         form = "{l_bar}{bar}| {n:.1f} of {total} [{elapsed}, {remaining} left]"
         hidden = rank > 0 or not sys.stderr.isatty()
         bar = tqdm(total=len(jobs), delay=1, leave=False, disable=hidden, bar_format=form)
         with ThreadPoolExecutor(1) as disk, bar:
             reading = [disk.submit(self._read, job) for job in jobs[:1]]
+            writing: Future[Any] = disk.submit(list)  # as yet nothing
             for number, job in enumerate(jobs):
                 reading += [disk.submit(self._read, following) for following in jobs[number + 1 : number + 2]]
 
@@ -191,8 +203,7 @@ class Enlarger:
                         make = partial(enlarge_to, size=self._size(image)) if self.box else enlarge
                         larger = make(self.net, image, progress=advance)
                         with self._reported():
-                            if writing:
-                                writing.result()
+                            writing.result()
                         writing = disk.submit(self._write, path, larger, of)
                     else:
                         self.counts["there already"] += 1
@@ -202,8 +213,7 @@ class Enlarger:
                             self.compare(job.source, lr, larger or read_file(path, sys.maxsize))
                 advance(1, 1)
             with self._reported():
-                if writing:
-                    writing.result()
+                writing.result()
         if self.single and self.last:
             return self.last
         counts = {key: count for key, count in self.counts.items() if key not in ("enlarged", "not scored")}

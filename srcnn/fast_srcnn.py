@@ -1,5 +1,7 @@
 """SRCNN for inference on a CPU: the same function of the LR image by half the multiply-adds, in a third of the time."""
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,15 +30,15 @@ class FastSRCNN(Network):
         self.net = net
         self.body_scale = net.scale
         self.receptive_radius = -(-net.receptive_radius // net.scale) + net.preprocess_radius
-        self.first = [
-            (row, column, *_at_lr_size(net.conv1.weight.detach(), net.scale, row, column))
-            for row in range(net.scale)
-            for column in range(net.scale)
-        ]
+        self.corners = {}
+        for row, column in product(range(net.scale), repeat=2):
+            self.corners[row, column], kernel = _at_lr_size(net.conv1.weight.detach(), net.scale, row, column)
+            self.register_buffer(f"first{row}{column}", kernel, persistent=False)
         self.is_pointwise = net.conv2.kernel_size == (1, 1)
         self.run = _LANES // net.channels  # pixels of a row that the last layer makes at a time
         planes = [F.pad(net.conv3.weight.detach(), (pixel, self.run - 1 - pixel)) for pixel in range(self.run)]
-        self.last = torch.cat(planes).contiguous(memory_format=torch.channels_last)
+        last = torch.cat(planes).contiguous(memory_format=torch.channels_last)
+        self.register_buffer("last", last, persistent=False)
 
     def body(self, x: Tensor) -> Tensor:
         return self.body_of_tile(x, [slice(0, side) for side in x.shape[2:]])
@@ -61,7 +63,7 @@ class FastSRCNN(Network):
         y = self._features(x, near, border, [max(0, pad) for pad in pads])
         left, right, top, bottom = (max(0, -pad) for pad in pads)
         y = y[..., top : y.shape[2] - bottom, left : y.shape[3] - right]
-        y = F.conv2d(y, self.last, net.conv3.bias.repeat(self.run), stride=(1, self.run))
+        y = F.conv2d(y, self.get_buffer("last"), net.conv3.bias.repeat(self.run), stride=(1, self.run))
         height, width = ((part.stop - part.start) * scale for part in core)
         y = y.permute(0, 2, 3, 1).reshape(len(x), height, -1, self.channels)[:, :, :width].permute(0, 3, 1, 2)
         return y + cut(bicubic_up(x, scale), core, ratio=scale) if net.residual else y
@@ -74,10 +76,11 @@ class FastSRCNN(Network):
         padded = x.new_empty(len(x), top + height + bottom, left + width + right, planes).permute(0, 3, 1, 2)
         y = padded[..., top : top + height, left : left + width]
         lr = symmetric_pad(symmetric_pad(x, reach, -2), reach, -1)
-        for row, column, first, kernel in self.first:
+        for (row, column), corner in self.corners.items():
+            kernel = self.get_buffer(f"first{row}{column}")
             part = [
                 slice(reach + seen.start + tap, reach + seen.stop + tap + taps - 1)
-                for seen, tap, taps in zip(near, first, kernel.shape[2:], strict=True)
+                for seen, tap, taps in zip(near, corner, kernel.shape[2:], strict=True)
             ]
             y[..., row::scale, column::scale] = self._layers(cut(lr, part), kernel)
         if border:

@@ -7,11 +7,9 @@ import re
 import secrets
 import shutil
 import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +64,18 @@ def read_file(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> ImageFil
     extra "deep".
     """
     path = Path(path)
+    if not path.is_file():  # a FIFO would keep us waiting
+        kind = "a folder, not an image" if path.is_dir() else "not a file" if path.exists() else "no such file"
+        raise UserError(f"{path}: {kind}")
     try:
-        with _open(path) as file:
-            if not 0 < file.width * file.height <= max_pixels:
-                size = f"{file.width}x{file.height} pixels"
-                raise UserError(f"{path}: {size}; at most {max_pixels} are trusted (max_pixels=)")
-            planes = _read_deep(path, str(file.format)) if _is_deep(file) else _read_planes(file)
-            return _image_file(file, *planes, _ending(path, file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about odd metadata
+            with _open(path) as file:
+                if not 0 < file.width * file.height <= max_pixels:
+                    size = f"{file.width}x{file.height} pixels"
+                    raise UserError(f"{path}: {size}; at most {max_pixels} are trusted (max_pixels=)")
+                planes = _read_deep(path, str(file.format)) if _is_deep(file) else _read_planes(file)
+                return _image_file(file, *planes, _ending(path, file))
     except UserError:
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
@@ -114,20 +117,12 @@ def to_pillow(image: ImageFile | Tensor) -> Image.Image:
     return result
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[Image.Image]:
-    if not path.is_file():  # a FIFO would keep us waiting
-        kind = "a folder, not an image" if path.is_dir() else "not a file" if path.exists() else "no such file"
-        raise UserError(f"{path}: {kind}")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about odd metadata
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's
-        try:
-            file = Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-        with file:
-            yield file
+def _open(path: Path) -> Image.Image:
+    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # ours is the caller's
+    try:
+        return Image.open(path)
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
 
 
 def _is_deep(file: Image.Image) -> bool:
@@ -166,12 +161,12 @@ def _read_planes(image: Image.Image) -> tuple[Tensor, Tensor | None]:
 
 def _read_deep(path: Path, kind: str) -> tuple[Tensor, Tensor | None]:
     """Colour and alpha of 16 bits."""
-    if not (find_spec("imagecodecs") and find_spec("tifffile")):
-        raise UserError(
-            f"{path}: more than 8 bits a channel; convert it to 8, or get an extra: pip install -e '.[deep]'"
-        )
-    import imagecodecs
-    import tifffile
+    try:
+        import imagecodecs
+        import tifffile
+    except ImportError:
+        remedy = "convert it to 8, or get an extra: pip install -e '.[deep]'"
+        raise UserError(f"{path}: more than 8 bits a channel; {remedy}") from None
 
     tifffile.logger().setLevel("CRITICAL")  # an error has a sentence of its own
     array, found = None, kind
@@ -340,13 +335,6 @@ def list_images(folder: str | os.PathLike) -> list[Path]:
 def is_image_name(path: Path) -> bool:
     """By its ending; a hidden file is none."""
     return path.suffix.lower() in EXTENSIONS and not path.name.startswith(".")
-
-
-def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The files' names as text, without the ending where that still tells them apart."""
-    stems = Counter(path.stem for path in paths)
-    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
-    return [*map(as_text, names if len(set(names)) == len(names) else [path.name for path in paths])]
 
 
 def as_text(name: str) -> str:

@@ -111,9 +111,13 @@ def shave(x: Tensor, border: int) -> Tensor:
 
 def cut(image: Tensor, part: list[slice], whole: list[slice] | None = None, ratio: int = 1) -> Tensor:
     """Cut a part out of an image that has `ratio` times the pixels, and shows but the part `whole` of it all."""
-    top, left = (s.start for s in whole) if whole else (0, 0)
-    rows, columns = (slice((s.start - o) * ratio, (s.stop - o) * ratio) for s, o in zip(part, (top, left), strict=True))
+    rows, columns = within(part, whole or [slice(0, 0)] * 2, ratio)
     return image[:, :, rows, columns]
+
+
+def within(part: list[slice], whole: list[slice], ratio: int) -> list[slice]:
+    """Where a part lies in an image that has `ratio` times the pixels, and shows but the part `whole` of it all."""
+    return [slice((s.start - o.start) * ratio, (s.stop - o.start) * ratio) for s, o in zip(part, whole, strict=True)]
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:

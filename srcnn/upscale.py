@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
+from threading import Thread
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.errors import UserError
+from srcnn.errors import UserError, check_choice
 from srcnn.files import ImageFile
-from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, cut, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
+from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, cut, rgb_to_y, rgb_to_ycbcr, within, ycbcr_to_rgb
 from srcnn.nets import Network
 
-_LARGE_TILE = (2048, 2048)  # enough to fill a GPU
+_GPU_TILE = 2048  # SR pixels a side: enough to fill a GPU
 
 Progress = Callable[[float, float], None]  # pixels done, of how many
 
@@ -26,7 +27,7 @@ def super_resolve(
     """Any LR image [N, 1 or 3, H, W] -> SR with as many channels, whatever the network works on, of the same type.
 
     tile      height and width of a tile in pixels of `net.body`'s input, by default what suits network and device;
-              halved when memory runs out
+              half as high and wide when memory runs out
     progress  called after each tile with the LR pixels done and all of them
 
     In tiles, equal to `net(lr)` of the whole but for memory and time: a tile sees `receptive_radius` more pixels around
@@ -42,25 +43,22 @@ def super_resolve(
     @torch.inference_mode()
     def compute(core: list[slice]) -> int:
         rows, columns = (part.stop - part.start for part in core)
-        y = None
         try:
             y = _tile(net, lr, core, device)
         except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
             if "memory" not in str(error) or rows * columns == 1:
                 raise
-        if y is None:  # here, where no error holds what the tile that failed had computed
-            sides = (rows - rows // 2, columns) if rows >= columns else (rows, columns - columns // 2)
-            for half in _split(core, sides):
-                compute(half)
-            return rows * columns
-        cut(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
+            y = None
+        if y is not None:
+            cut(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
+        else:  # here, where no error holds what the tile that failed had computed
+            for quarter in _split(core, (-(-rows // 2), -(-columns // 2))):
+                compute(quarter)
         return rows * columns
 
     whole = [slice(0, side) for side in lr.shape[2:]]
-    height, width = (
-        max(1, side * net.body_scale // net.scale)
-        for side in tile or (net.tile if device.type == "cpu" else [side // net.body_scale for side in _LARGE_TILE])
-    )
+    sides = tile or (net.tile if device.type == "cpu" else 2 * (_GPU_TILE // net.body_scale,))
+    height, width = (max(1, side * net.body_scale // net.scale) for side in sides)
     if not tile and threads > 1:
         height = min(height, max(16, -(-lr.shape[2] // threads)))  # something for every thread to do
     done = 0
@@ -76,12 +74,22 @@ def _in_threads(work: Callable[[list[slice]], int], tiles: list[list[slice]], th
     if threads == 1 or len(tiles) == 1:
         yield from map(work, tiles)
         return
-    pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+    autocast, dtype = torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+    def begin() -> None:
+        torch.set_autocast_enabled("cpu", autocast)
+        torch.set_autocast_dtype("cpu", dtype)
+        torch.get_num_threads()  # takes what is common to all threads, once
+        torch.set_num_threads(1)  # sets this thread's and that, which a thread of its own sets back
+        other = Thread(target=torch.set_num_threads, args=(threads,))
+        other.start()
+        other.join()
+
+    pool = ThreadPoolExecutor(threads, initializer=begin)
     try:
         yield from pool.map(work, tiles)
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # part of what the other threads set is common to all
 
 
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
@@ -179,14 +187,13 @@ def gray_of(rgb: Tensor) -> Tensor:
 
 def device_of(accelerator: str) -> torch.device:
     """The device for trainer.accelerator, as Lightning takes it: auto, cpu, gpu, cuda or mps."""
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    kinds = {"auto": ("cuda", "mps", "cpu"), "gpu": ("cuda", "mps")} | {kind: (kind,) for kind in there}
-    if accelerator not in kinds:
-        raise UserError(f"trainer.accelerator={accelerator}: choose one of auto, cpu, gpu, cuda, mps")
-    for kind in kinds[accelerator]:
-        if there[kind]:
-            return torch.device(kind)
-    raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
+    check_choice("trainer.accelerator", accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
+    gpu = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator == "cpu" or (accelerator == "auto" and not gpu):
+        return torch.device("cpu")
+    if not gpu or accelerator not in ("auto", "gpu", gpu.type):
+        raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
+    return gpu
 
 
 def _split(whole: list[slice], sides: tuple[int, int]) -> list[list[slice]]:
@@ -209,11 +216,7 @@ def _tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> 
     if net.channels != part.shape[1]:
         part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_y(part)
     x = cut(net.preprocess(part), seen, read, body_input)
-    inner = [
-        slice((of.start - whole.start) * body_input, (of.stop - whole.start) * body_input)
-        for of, whole in zip(core, seen, strict=True)
-    ]
-    y = net.body_of_tile(x.to(dtype), inner).to(part.dtype)
+    y = net.body_of_tile(x.to(dtype), within(core, seen, body_input)).to(part.dtype)
     if net.channels == 3 and lr.shape[1] == 1:
         return gray_of(y)
     if net.channels == 1 and lr.shape[1] == 3:

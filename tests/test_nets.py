@@ -181,6 +181,8 @@ def test_published_initialisations() -> None:
         (SRCNN, {"scale": 9}, "scale=9"),
         (SRCNN, {"channels": 2}, "channels=2"),
         (SRCNN, {"kernels": (9, 2, 5)}, "kernels"),
+        (SRCNN, {"widths": (64, 32, 16)}, r"kernels=\[9, 1, 5\] widths=\[64, 32, 16\]"),
+        (ESPCN, {"kernels": (5, 3)}, r"kernels=\[5, 3\]"),
         (FSRCNN, {"scale": 6}, "scale=6"),
         (FSRCNN, {"shrunk": 0}, "shrunk=0"),
         (VDSR, {"depth": 1}, "depth=1"),

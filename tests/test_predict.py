@@ -25,7 +25,7 @@ import predict
 from srcnn.data.leaves import dead_leaves
 from srcnn.enlarge_files import Enlarger, Records, find_jobs
 from srcnn.errors import RunError, UserError
-from srcnn.files import ImageFile, read_file, read_image, write_image
+from srcnn.files import ImageFile, read_file, read_image, to_pillow, write_image
 from srcnn.image import bicubic_down, bicubic_resize, bicubic_up, modcrop, quantize, to_uint8
 from srcnn.nets import SRCNN
 from srcnn.run.checkpoint import load_network, save_weights
@@ -253,6 +253,22 @@ def test_processes_share_a_folder(thousand: Path, tmp_path: Path) -> None:
     assert "496 there already" in output
     refused = run("predict.py", "input=in", "reference=in", cwd=tmp_path, code=2, env={"RANK": "0", "WORLD_SIZE": "2"})
     assert "reference= compares all images in one process" in refused
+
+
+def test_one_name_for_two_results_in_two_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever process comes first, the result is that of the first file, as in a single process."""
+    for number, name in enumerate(("a.gif", "a.gif.png", "b.png", "c.png")):  # the first two become a.gif_x3.png
+        to_pillow(dead_leaves(1, 12, seed=number)[0]).save(tmp_path / name)
+    enlarged(tmp_path, "input=*.*", "output=alone")
+    for ranks in ((0, 1), (1, 0)):
+        for rank in ranks:
+            monkeypatch.setenv("RANK", str(rank))
+            monkeypatch.setenv("WORLD_SIZE", "2")
+            enlarged(tmp_path, "input=*.*", f"output=out{ranks[0]}")
+        assert names(tmp_path / f"out{ranks[0]}") == {"a.gif_x3.png", "b_x3.png", "c_x3.png"}
+        for name in names(tmp_path / "alone"):
+            one, other = (read_image(tmp_path / folder / name) for folder in ("alone", f"out{ranks[0]}"))
+            assert torch.equal(one, other)
 
 
 def small(folder: Path, *names: str) -> None:

@@ -48,7 +48,7 @@ WRONG = [
     ("data.test=[Urban100]", "Urban100 is not below"),
     ("data.leaves.count=1", "leaves.count=1: must be a number, at least 2"),
     ("data.hold_out=[nothere]", "data.hold_out names no image of leaves: nothere"),
-    ("model.kernels=[9,1]", "model.kernels=[9, 1] widths=[64, 32]: SRCNN has three kernels"),
+    ("model.kernels=[9,1]", "model.kernels=[9, 1] widths=[64, 32]: three kernels"),
     ("model.kernels=[9,2,5]", "model.kernels=2: must be odd"),
     ("model.init=zero", "model.init=zero: choose default, identity or paper"),
     ("model.colour=red", "model.colour: no such key"),

@@ -1,4 +1,6 @@
 import random
+import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -149,3 +151,64 @@ def test_progress_is_told_tile_by_tile() -> None:
     assert told[-1] == (2000, 2000)
     assert len(told) == 6
     assert told == sorted(told)
+
+
+class Witness(SRCNN):
+    """Notes in which state of torch it is computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple] = []
+
+    def body(self, x: torch.Tensor) -> torch.Tensor:
+        autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
+        self.seen.append((torch.get_num_threads(), autocast))
+        return super().body(x)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_only_the_pools_threads_have_one_torch_thread() -> None:
+    """Not a thread that first uses torch while an image is enlarged."""
+    found: list[int] = []
+
+    def look(done: float, total: float) -> None:
+        other = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+
+    net = Witness()
+    super_resolve(net, torch.rand(1, 3, 40, 50), (30, 30), look)
+    assert set(net.seen) == {(1, None)}
+    assert len(found) > 10 and set(found) == {2} == {torch.get_num_threads()}
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_the_callers_autocast_is_that_of_the_tiles() -> None:
+    net, lr = Witness(), torch.rand(1, 3, 40, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        sr = super_resolve(net, lr, (30, 30))
+        whole = super_resolve(net, lr, (1000, 1000))  # one tile, in this thread
+    assert {autocast for _, autocast in net.seen} == {torch.bfloat16}
+    torch.testing.assert_close(sr, whole, atol=1e-2, rtol=0)
+    super_resolve(net, lr, (30, 30))
+    assert net.seen[-1] == (1, None)
+
+
+def test_what_is_made_for_inference_can_be_moved() -> None:
+    torch.manual_seed(0)
+    net = SRCNN(residual=True)
+    fast = net.for_inference()
+    assert not set(fast.state_dict()) - {f"net.{key}" for key in net.state_dict()}
+    lr = torch.rand(1, 3, 20, 23, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(fast.double()(lr), net.double()(lr), atol=1e-6, rtol=0)
+    meta = fast.to("meta")
+    assert meta(lr.to("meta", torch.float64)).shape == (1, 3, 60, 69)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_range
-from srcnn.files import to_pillow
+from srcnn.files import from_pillow, to_pillow
 from srcnn.image import bicubic_down, symmetric_pad
 
 _CHROMA = ("4:4:4", "4:2:0")  # Pillow's names of JPEG's chroma subsampling: none, and the usual one
@@ -37,7 +37,7 @@ class Camera(Degradation):
     def __post_init__(self) -> None:
         for name, least, most in (("blur", 0, 10), ("noise", 0, 255), ("quality", 1, 100)):
             ends = getattr(self, name)
-            if isinstance(ends, str) or not isinstance(ends, Sequence) or len(ends) != 2:
+            if not isinstance(ends, Sequence) or len(ends) != 2:
                 raise UserError(f"{name}={ends}: must be a range, as [{least}, {most}]")
             check_range(name, ends[0], least, most)
             check_range(name, ends[1], ends[0], most)
@@ -53,8 +53,7 @@ class Camera(Degradation):
         lr += torch.from_numpy(rng.normal(0, noise / 255, lr.shape)).float()
         file = io.BytesIO()
         to_pillow(lr).save(file, "JPEG", quality=quality, **({"subsampling": chroma} if len(lr) == 3 else {}))
-        pixels = np.array(Image.open(file))
-        return torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1).contiguous()
+        return from_pillow(Image.open(file)).colour
 
     def describe(self) -> str:
         name = "camera" if any((*self.blur, *self.noise)) else "JPEG"

@@ -1,8 +1,8 @@
 """The data of a run: patches to train on, whole images to validate and test on."""
 
 import hashlib
+from collections import UserList
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -13,7 +13,7 @@ from srcnn.data.degrade import Bicubic, Degradation
 from srcnn.data.leaves import Leaves
 from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
-from srcnn.data.samples import Sample, read_samples, read_sets, set_images
+from srcnn.data.samples import Sample, label, read_samples, set_images
 from srcnn.data.sets import find_images
 from srcnn.data.sources import Source, match
 from srcnn.errors import UserError, check_range
@@ -73,32 +73,28 @@ class SRDataModule(L.LightningDataModule):
                 raise UserError("leaves=null: images called leaves need their settings, as data=leaves has them")
             check_range("leaves.count", leaves["count"], 2)
             check_range("leaves.size", leaves["size"], 24, 8192)
+        check_range("batch_size", batch_size, 1)
+        check_range("stride", stride, 1)
         least = 2 * net.train_border + net.body_scale
         if patch_size < least or patch_size % net.body_scale:
             multiple = f" and a multiple of {net.body_scale}" if net.body_scale > 1 else ""
             raise UserError(f"patch_size={patch_size}: {type(net).__name__} needs at least {least}{multiple}")
         self.sampling: dict[str, Any] = {"patch_size": patch_size, "stride": stride, "random": random}
         self.sampling |= {"augment": augment, "batch_size": batch_size, "seed": seed}
-        for name, least in (("batch_size", 1), ("stride", 1)):
-            check_range(name, self.sampling[name], least)
 
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
         self.training, held_out = self._split()
-        self.validation = self._samples(self.val or self.train, held_out)
+        image_set = self.val or self.train
+        self.validation = read_samples(held_out, image_set, image_set, self.net.scale, self.degradation)
         self.testing = []
         for name in self.test:
-            if name == "pairs":
-                pairs = self._pairs(self.test_pairs) if all(self.test_pairs) else held_out
-                self.testing += self._samples(name, pairs)
-            elif name == "leaves":
-                self.testing += self._samples(name, self._images(name))
-        sets = [name for name in self.test if name not in _OF_OURS]
-        self.testing += read_sets(sets, self.root, self.net.scale, self.degradation)
+            images = held_out if name == "pairs" and not all(self.test_pairs) else self._images(name, self.test_pairs)
+            self.testing += read_samples(images, label(name, self.test), name, self.net.scale, self.degradation)
         self.pack = pack(self.training, self.net.scale, self.degradation)
         self.patches = Patches(self.pack, self.net, **self.sampling)
 
-    @cached_property
+    @property
     def fingerprint(self) -> dict[str, str]:
         """A digest of the names, sizes and times of the image files trained and validated on, by set."""
         digests = {}
@@ -119,11 +115,13 @@ class SRDataModule(L.LightningDataModule):
         assert self.trainer
         return _Batches(self.patches, self.trainer)
 
-    def val_dataloader(self) -> "_Samples | list":
-        return _Samples(self.validation) if self.validation else []
+    # Whole images one by one, for every process all of them: none is repeated, and none need be gathered.
+    # To Lightning a list is one of loaders.
+    def val_dataloader(self) -> UserList[Sample] | list:
+        return UserList(self.validation) if self.validation else []
 
-    def test_dataloader(self) -> "_Samples":
-        return _Samples(self.testing)
+    def test_dataloader(self) -> UserList[Sample]:
+        return UserList(self.testing)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         if device.type == "cpu":
@@ -132,41 +130,36 @@ class SRDataModule(L.LightningDataModule):
 
     def _split(self) -> tuple[dict[str, Source], dict[str, Source]]:
         """Images to train on and to validate on."""
-        images = {name: image for name, image in self._images(self.train).items() if name not in self.exclude}
+        images = self._images(self.train, self.train_pairs)
+        images = {name: image for name, image in images.items() if name not in self.exclude}
         if self.val:
-            return images, self._images(self.val)
-        names = list(images)
-        if isinstance(self.hold_out, int) and self.hold_out < 0:  # the last
-            held_out = set(names[self.hold_out :])
-        elif isinstance(self.hold_out, int):  # evenly spread over the set
-            held_out = {names[i * len(names) // self.hold_out] for i in range(self.hold_out)}
+            return images, self._images(self.val, self.train_pairs)
+        names, wanted = list(images), self.hold_out
+        if not isinstance(wanted, int):
+            held_out = set(map(str, wanted))
+        elif wanted < 0:
+            held_out = set(names[wanted:])
         else:
-            held_out = set(map(str, self.hold_out))
+            held_out = {names[i * len(names) // wanted] for i in range(wanted)}
         if unknown := held_out - set(images):
             raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
         if len(held_out) >= len(images):
-            raise UserError(f"data.hold_out={self.hold_out} leaves none of the {len(images)} images to train on")
+            raise UserError(f"data.hold_out={wanted} leaves none of the {len(images)} images to train on")
         training = {name: image for name, image in images.items() if name not in held_out}
         return training, {name: images[name] for name in images if name in held_out}
 
-    def _images(self, name: str) -> dict[str, Source]:
+    def _images(self, name: str, pairs: tuple[str | None, str | None]) -> dict[str, Source]:
         """The images of a set by name."""
         if name == "leaves":
             assert self.leaves
             size, seed = self.leaves["size"], self.leaves["seed"]
             return {f"leaves{i}": Leaves(i, size, seed) for i in range(self.leaves["count"])}
-        if name == "pairs":
-            return self._pairs(self.train_pairs)
-        return set_images(name, self.root)
-
-    def _pairs(self, folders: tuple[str | None, str | None]) -> dict[str, Source]:
-        hr, lr = folders
+        if name != "pairs":
+            return set_images(name, self.root)
+        hr, lr = pairs
         if not (hr and lr):
             raise UserError("train_hr, train_lr: name the folders with the HR and LR images, as data=pairs has them")
         return dict(match(hr, lr, self.net.scale))
-
-    def _samples(self, name: str, images: dict[str, Source]) -> list[Sample]:
-        return read_samples(images, name, name, self.net.scale, self.degradation)
 
 
 class _Batches:
@@ -191,16 +184,3 @@ class _Batches:
 
     def load_state_dict(self, state: dict) -> None:
         pass
-
-
-class _Samples:
-    """Whole images one by one. Every process sees all of them: none is repeated, and none need be gathered."""
-
-    def __init__(self, samples: list[Sample]):
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.samples)

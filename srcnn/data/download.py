@@ -12,8 +12,17 @@ from urllib3.exceptions import NameResolutionError
 
 from srcnn.files import is_image_name
 
+_REASONS: dict[type[Exception], str] = {
+    requests.Timeout: "the server did not answer",
+    requests.exceptions.ProxyError: "the proxy refused or was not reached",
+    requests.exceptions.SSLError: "the server's certificate is not trusted",
+    requests.exceptions.ChunkedEncodingError: "the connection broke",
+    requests.ConnectionError: "the server could not be reached",  # after those that are of its kind
+    zipfile.BadZipFile: "what came is no zip archive, or a damaged one",
+}
 
-def fetch(url: str, path: Path, timeout: float = 30, pause: float = 2) -> None:
+
+def fetch(url: str, path: Path) -> None:
     """Download a file to `path`, with progress; what is there of it already is not fetched again.
 
     A broken connection is taken up again as long as that brings any more of it; else OSError.
@@ -21,30 +30,24 @@ def fetch(url: str, path: Path, timeout: float = 30, pause: float = 2) -> None:
     while True:
         before = path.stat().st_size if path.exists() else 0
         try:
-            return _fetch(url, path, before, timeout)
+            return _fetch(url, path, before)
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
             if not path.exists() or path.stat().st_size <= before:
                 raise
-            time.sleep(pause)
+            time.sleep(2)
 
 
-def _fetch(url: str, path: Path, before: int, timeout: float) -> None:
+def _fetch(url: str, path: Path, before: int) -> None:
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={before}-"} if before else {})
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
+    with requests.get(url, headers=headers, stream=True, timeout=30) as answer:
         if before and answer.status_code == 416:
             return  # nothing is left of it
         answer.raise_for_status()
-        resumed = answer.status_code == 206  # else all of it, from the beginning
+        start = before if answer.status_code == 206 else 0  # else it sends all of it
         length = answer.headers.get("Content-Length")
-        initial = before if resumed else 0
-        bar = tqdm(
-            desc=f"downloading {url.rsplit('/', 1)[-1]}",
-            total=initial + int(length) if length else None,
-            initial=initial,
-            unit="B",
-            unit_scale=True,
-        )
-        with bar, open(path, "ab" if resumed else "wb") as file:
+        total = start + int(length) if length else None
+        bar = tqdm(None, f"downloading {url.rsplit('/', 1)[-1]}", total, initial=start, unit="B", unit_scale=True)
+        with bar, open(path, "ab" if start else "wb") as file:
             for block in answer.iter_content(1 << 13):
                 file.write(block)
                 bar.update(len(block))
@@ -90,25 +93,13 @@ def _unpack(archive: Path, folder: Path) -> None:
 
 def reason(error: Exception) -> str:
     """Why a download failed, in a few words."""
-    cause = getattr(error.args[0], "reason", error) if error.args else error  # urllib3's within requests'
     if isinstance(error, requests.HTTPError) and error.response is not None:
         return f"the server answered {error.response.status_code}"
-    if isinstance(cause, NameResolutionError):
+    if error.args and isinstance(getattr(error.args[0], "reason", None), NameResolutionError):  # urllib3's within it
         return "no network: the name could not be resolved"
-    if isinstance(error, requests.Timeout):
-        return "the server did not answer"
-    if isinstance(error, requests.exceptions.ProxyError):
-        return "the proxy refused or was not reached"
-    if isinstance(error, requests.exceptions.SSLError):
-        return "the server's certificate is not trusted"
-    if isinstance(error, requests.exceptions.ChunkedEncodingError):
-        return "the connection broke"
-    if isinstance(error, requests.ConnectionError):
-        return "the server could not be reached"
     if isinstance(error, ValueError) and "hash" in str(error):  # pooch's words
         return "what came is another file, by its sha256"
-    if isinstance(error, zipfile.BadZipFile):
-        return "what came is no zip archive, or a damaged one"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split())[:100]
+    for kind, words in _REASONS.items():
+        if isinstance(error, kind):
+            return words
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:100]

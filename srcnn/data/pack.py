@@ -27,7 +27,6 @@ from srcnn.data.sources import Source, read_versions
 from srcnn.errors import RunError
 
 _FORMAT = "srcnn pack 1"  # a change of what lies in the file gets another number
-_HEAD = json.dumps({"format": _FORMAT})[:-1].encode()  # of the text at its end
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,6 @@ class Pack:
     """Images as rows of R, G, B: of each image the HR pixels, then those of each version of its LR image.
 
     pixels  [rows, 3], uint8, a read-only map of the file
-    names   of the images
     sizes   [images, 2]: height and width of HR, multiples of `scale`
     hr      [images]: the row of the first HR pixel
     lr      [images, versions]: the row of the first LR pixel
@@ -44,7 +42,6 @@ class Pack:
     path: Path
     pixels: Tensor
     scale: int
-    names: list[str]
     sizes: np.ndarray
     hr: np.ndarray
     lr: np.ndarray
@@ -55,13 +52,10 @@ class Pack:
         try:
             with open(path, "rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives on when the file is closed
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # or empty
+            text_bytes = int.from_bytes(content[-8:], "little")
+            about = json.loads(content[-8 - text_bytes : -8])
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: of an empty or damaged one
             return None
-        text_bytes = int.from_bytes(content[-8:], "little")
-        text = content[-8 - text_bytes : -8]
-        if not text.startswith(_HEAD):
-            return None
-        about = json.loads(text)
         sizes, scale, versions = np.array(about["sizes"], int).reshape(-1, 2), about["scale"], about["versions"]
         hr_rows = sizes.prod(1)
         lr_rows = hr_rows // scale**2
@@ -74,20 +68,16 @@ class Pack:
             warnings.simplefilter("ignore")  # that it can't be written
             pixels = torch.frombuffer(content, dtype=torch.uint8)[: 3 * int(first[-1])].view(-1, 3)
         lr = (first[:-1] + hr_rows)[:, None] + lr_rows[:, None] * np.arange(versions)
-        return cls(path, pixels, scale, about["names"], sizes, first[:-1], lr)
-
-
-def cache_folder() -> Path:
-    """Where packs lie, until someone removes them: $SRCNN_CACHE, else the user's folder for caches."""
-    return Path(os.environ.get("SRCNN_CACHE") or user_cache_dir("srcnn"))
+        return cls(path, pixels, scale, sizes, first[:-1], lr)
 
 
 def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> Pack:
     """The pack of some images, by name; made if it is not there. Images smaller than the scale are left out.
 
-    Whoever wants the same pack meanwhile waits for it. RunError where the file can't be written.
+    It lies in $SRCNN_CACHE, else in the user's folder for caches, until someone removes it. Whoever wants the same
+    pack meanwhile waits for it. RunError where the file can't be written.
     """
-    folder = cache_folder()
+    folder = Path(os.environ.get("SRCNN_CACHE") or user_cache_dir("srcnn"))
     path = folder / f"{_key(images, scale, degradation)}.pack"
     if there := Pack.open(path):
         return there
@@ -95,19 +85,17 @@ def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> 
     with _writing(path):
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            lock.acquire(timeout=0)  # the system lets go of it when its holder dies
+            held = lock.acquire(timeout=0)  # the system lets go of it when its holder dies
         except Timeout:
             print(f"waiting for another run, which is packing the same images into {path}", flush=True)
-            lock.acquire()
-    try:
+            held = lock.acquire()
+    with held:
         if not (there := Pack.open(path)):
             _remove_leftovers(folder)
             _build(path, images, scale, degradation)
             there = Pack.open(path)
         assert there
         return there
-    finally:
-        lock.release()
 
 
 def _key(images: Mapping[str, Source], scale: int, degradation: Degradation) -> str:
@@ -131,27 +119,26 @@ def _remove_leftovers(folder: Path) -> None:
 
 def _build(path: Path, images: Mapping[str, Source], scale: int, degradation: Degradation) -> None:
     part = path.with_suffix(".part")
-    names, sizes = [], []
+    sizes = []
     try:
         with _writing(path):
             file = open(part, "wb")  # noqa: SIM115
         with file:
             make = partial(_rows, scale=scale, degradation=degradation)
             progress = tqdm(in_order(make, images.items()), "packing", len(images), unit="image", delay=1, disable=None)
-            for name, (size, rows) in zip(images, progress, strict=True):
+            for size, rows in progress:
                 if min(size) > 0:
-                    names.append(name)
                     sizes.append(size)
                     with _writing(path):
                         file.write(rows.data)
-            about = {"scale": scale, "versions": degradation.versions, "names": names, "sizes": sizes}
-            text = json.dumps({"format": _FORMAT, **about}).encode()
+            about = {"scale": scale, "versions": degradation.versions, "sizes": sizes}
+            text = json.dumps(about).encode()
             with _writing(path):
                 file.write(text + len(text).to_bytes(8, "little"))
                 file.flush()
                 os.fsync(file.fileno())
-        with _writing(path):
-            os.replace(part, path)
+                file.close()
+                os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
 

@@ -41,7 +41,6 @@ class Patches:
         augment: bool = True,
         seed: int = 0,
     ):
-        assert patch_size % net.body_scale == 0, f"patch_size {patch_size} is not a multiple of {net.body_scale}"
         self.pack, self.net, self.pixels, self.device = pack, net, pack.pixels, torch.device("cpu")
         self.batch_size, self.random, self.augment, self.seed = batch_size, random, augment, seed
         self.ratio = net.body_scale  # HR pixels for one of the body's input
@@ -52,7 +51,6 @@ class Patches:
 
         sizes = pack.sizes // self.ratio
         self.images = np.flatnonzero(sizes.min(1) >= self.side)
-        self.skipped = len(sizes) - len(self.images)
         if not len(self.images):
             raise UserError(f"patch_size={patch_size}: every training image is smaller than {patch_size} pixels")
         sizes = sizes[self.images]
@@ -136,7 +134,8 @@ class Patches:
         index = index % (2 * size)
         rows, columns = torch.minimum(index, 2 * size - 1 - index)  # mirrored at the borders, as `symmetric_pad` does
         lr_index = (first + rows * size[1])[:, :, None] + columns[:, None, :]
-        lr_crops, hr_crops = self._take(lr_index), self._take(_index(numbers[:3], self.side * self.ratio))
+        hr_index = _index(numbers[:3], self.side * self.ratio)
+        lr_crops, hr_crops = _take(self.pixels, lr_index), _take(self.pixels, hr_index)
         if self.device != self.pixels.device:  # from pinned memory they are copied while the device computes
             return lr_crops.pin_memory(), hr_crops.pin_memory(), numbers[8:].pin_memory()
         return lr_crops, hr_crops, numbers[8:]
@@ -149,11 +148,7 @@ class Patches:
         with torch.no_grad():
             x = self.net.preprocess_of_crop(x)
         pixels = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-        index = _index(cut, self.side)
-        return pixels.index_select(0, index.flatten()).view(*index.shape, -1).permute(0, 3, 1, 2), hr
-
-    def _take(self, index: Tensor) -> Tensor:
-        return self.pixels.index_select(0, index.flatten()).view(*index.shape, 3)
+        return _take(pixels, _index(cut, self.side)).permute(0, 3, 1, 2), hr
 
     @staticmethod
     def _lines(corner: np.ndarray, width: np.ndarray, side: int, orientation: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -162,6 +157,11 @@ class Patches:
         down, right = width * (1 - 2 * flip_y), 1 - 2 * flip_x
         start = corner + (side - 1) * (flip_y * width + flip_x)
         return start, np.where(transpose, right, down), np.where(transpose, down, right)
+
+
+def _take(pixels: Tensor, index: Tensor) -> Tensor:
+    """Rows of [rows, C] by an index of any shape, which C is appended to."""
+    return pixels.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
 def _index(lines: Tensor, side: int) -> Tensor:

@@ -11,7 +11,7 @@ from srcnn.data.degrade import Degradation
 from srcnn.data.sets import find_images
 from srcnn.data.sources import ImagePath, Source, read_pair
 from srcnn.errors import UserError
-from srcnn.files import distinct_names
+from srcnn.files import as_text
 from srcnn.image import as_float
 
 
@@ -26,26 +26,25 @@ class Sample(NamedTuple):
 
     def tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """HR and LR as a protocol scores them: [1, C, H, W], float32 in [0, 1]."""
-        hr, lr = (None if image is None else as_float(image[None].to(device)) for image in (self.hr, self.lr))
-        assert hr is not None
-        return hr, lr
+        lr = None if self.lr is None else as_float(self.lr[None].to(device))
+        return as_float(self.hr[None].to(device)), lr
 
 
 def set_images(name: str, root: str) -> dict[str, Source]:
-    """The image files of a named set or a folder, by name without the ending where that tells them apart."""
+    """The image files of a named set or a folder, by name: without the ending where that tells them apart."""
     paths = find_images(name, root)
-    return dict(zip(distinct_names(paths), map(ImagePath, paths), strict=True))
+    by_stem: dict[str, Source] = {as_text(path.stem): ImagePath(path) for path in paths}
+    return by_stem if len(by_stem) == len(paths) else {as_text(path.name): ImagePath(path) for path in paths}
 
 
 def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradation) -> list[Sample]:
     """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`.
 
-    A folder goes by the last part of its path, or by as many as tell it from the others; an image by its name
-    without the ending, unless that is another's too.
+    Images go by their names without the ending, unless two of them have one.
     """
     samples = []
     for name in names:
-        samples += read_samples(set_images(name, root), _label(name, names), name, scale, degradation)
+        samples += read_samples(set_images(name, root), label(name, names), name, scale, degradation)
     return samples
 
 
@@ -62,7 +61,8 @@ def read_samples(
     return samples
 
 
-def _label(name: str, names: Sequence[str]) -> str:
+def label(name: str, names: Sequence[str]) -> str:
+    """What a set or folder is called among others: by the last part of its path, or as many as tell it from them."""
     parts, others = Path(name).parts, [Path(other).parts for other in names if other != name]
     for count in range(1, len(parts)):
         if all(other[-count:] != parts[-count:] for other in others):

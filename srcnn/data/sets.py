@@ -1,6 +1,5 @@
 """The named image sets: where they are looked for, whence they come, and what they must hash to."""
 
-import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -40,38 +39,30 @@ class ImageSet:
     archive: str | None = None
 
 
+def _benchmark(name: str, *urls: str, other: str | None = None) -> ImageSet:
+    """A test set, which others keep in folders of these names; with a list of sums if it has addresses."""
+    names = [name, other] if other else [name]
+    folders = [*names, *(f"{one}/HR" for one in names), f"benchmark/{names[-1]}/HR"]
+    return ImageSet(name, folders, _sums(name) if urls else {}, urls)
+
+
 _TEGG89 = "https://raw.githubusercontent.com/tegg89/SRCNN-Tensorflow/78be1a24697935fc39a3a8cf59a6632264afade7"
 _JINSUYOO = "https://raw.githubusercontent.com/jinsuyoo/SRCNN-Tensorflow/96bc774846f0817ebb9a985e291cb28af2ef1c4c"
 _QOBILIDOP = "https://raw.githubusercontent.com/qobilidop/srcnn/110fcc574a22e0e87d88007670fa1dd1e553254b"
+_T91 = (f"{_TEGG89}/Train", f"{_JINSUYOO}/Train/91", f"{_QOBILIDOP}/data/91-image")
+_SET5 = (f"{_TEGG89}/Test/Set5", f"{_JINSUYOO}/Test/Set5", f"{_QOBILIDOP}/data/Set5")
 _DIV2K = "http://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_train_HR.zip"  # 3.5 GB; not served by https
 
-SETS = {
-    image_set.name: image_set
-    for image_set in (
-        ImageSet(
-            "T91",
-            ("T91", "91-image", "91-Image"),
-            _sums("T91"),
-            (f"{_TEGG89}/Train", f"{_JINSUYOO}/Train/91", f"{_QOBILIDOP}/data/91-image"),
-        ),
-        ImageSet(
-            "Set5",
-            ("Set5", "Set5/HR", "benchmark/Set5/HR"),
-            _sums("Set5"),
-            (f"{_TEGG89}/Test/Set5", f"{_JINSUYOO}/Test/Set5", f"{_QOBILIDOP}/data/Set5"),
-        ),
-        ImageSet(
-            "Set14",
-            ("Set14", "Set14/HR", "benchmark/Set14/HR"),
-            _sums("Set14"),
-            (f"{_TEGG89}/Test/Set14",),
-        ),
-        ImageSet("BSD100", ("BSD100", "B100", "BSD100/HR", "B100/HR", "benchmark/B100/HR")),
-        ImageSet("Urban100", ("Urban100", "Urban100/HR", "benchmark/Urban100/HR")),
-        ImageSet("DIV2K", ("DIV2K/DIV2K_train_HR", "DIV2K_train_HR", "DIV2K"), archive=_DIV2K),
-        ImageSet("DF2K", ("DF2K/DF2K_HR", "DF2K_HR", "DF2K")),
-    )
-}
+_SETS = (
+    ImageSet("T91", ("T91", "91-image", "91-Image"), _sums("T91"), _T91),
+    _benchmark("Set5", *_SET5),
+    _benchmark("Set14", f"{_TEGG89}/Test/Set14"),
+    _benchmark("BSD100", other="B100"),
+    _benchmark("Urban100"),
+    ImageSet("DIV2K", ("DIV2K/DIV2K_train_HR", "DIV2K_train_HR", "DIV2K"), archive=_DIV2K),
+    ImageSet("DF2K", ("DF2K/DF2K_HR", "DF2K_HR", "DF2K")),
+)
+SETS = {image_set.name: image_set for image_set in _SETS}
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
 
 
@@ -96,32 +87,26 @@ def find_images(name: str, root: str | Path) -> list[Path]:
 
 def _photos() -> list[Path]:
     spec = find_spec("skimage")
-    if spec is None or not spec.submodule_search_locations:
+    folder = Path(spec.origin).parent / "data" if spec and spec.origin else Path()
+    paths = [folder / name for name in PHOTOS]
+    if not all(path.is_file() for path in paths):
         raise UserError("the set 'photos' comes with scikit-image: pip install -e '.[photos]', or choose data.test")
-    folder = Path(spec.submodule_search_locations[0]) / "data"
-    missing = [name for name in PHOTOS if not (folder / name).is_file()]
-    if missing:
-        raise UserError(f"this scikit-image lacks {', '.join(missing)} in {folder}: pip install -e '.[photos]'")
-    return [folder / name for name in PHOTOS]
+    return paths
 
 
 def _named(image_set: ImageSet, root: Path) -> list[Path]:
     for folder in (root / name for name in image_set.folders):
         known = [name for name in image_set.files if (folder / name).is_file()]
         if known:
-            for name in known:
-                _check(folder / name, image_set.files[name])
+            for path, sha256 in ((folder / name, image_set.files[name]) for name in known):
+                if pooch.file_hash(str(path)) != sha256:
+                    raise UserError(f"{path} is damaged or another image, by its sha256: delete it and run again")
             if len(known) == len(image_set.files):
                 return [folder / name for name in sorted(image_set.files)]
             return _download(image_set, folder)
         if folder.is_dir() and (paths := list_images(folder)):
             return paths  # somebody's own copy, under names of their own
     return _download(image_set, root / image_set.folders[0])
-
-
-def _check(path: Path, sha256: str) -> None:
-    if hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-        raise UserError(f"{path} is damaged or another image, by its sha256: delete it and run again")
 
 
 def _download(image_set: ImageSet, folder: Path) -> list[Path]:
@@ -147,12 +132,12 @@ def _download(image_set: ImageSet, folder: Path) -> list[Path]:
 
 
 def _fetch(image_set: ImageSet, name: str, folder: Path) -> Path:
-    for last, url in ((url == image_set.urls[-1], url) for url in image_set.urls):
+    downloader = pooch.HTTPDownloader(timeout=30)
+    for url in image_set.urls:
+        # pooch writes beside the place, checks the hash, then renames; a file that is there is not fetched again.
+        source = pooch.create(folder, url + "/", registry={name: image_set.files[name]}, retry_if_failed=1)
         try:
-            # pooch writes beside the place, checks the hash, then renames; a file that is there is not fetched again.
-            source = pooch.create(folder, url + "/", registry={name: image_set.files[name]}, retry_if_failed=1)
-            return Path(source.fetch(name, downloader=pooch.HTTPDownloader(timeout=30)))
-        except (OSError, ValueError):
-            if last:
-                raise
-    raise AssertionError("an image set with files has an address")
+            return Path(source.fetch(name, downloader=downloader))
+        except (OSError, ValueError) as error:
+            failure = error
+    raise failure

@@ -1,14 +1,14 @@
 """What every network here has: two steps, one fixed and one learned."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srcnn.errors import UserError
+from srcnn.errors import UserError, check_choice, check_range
 from srcnn.image import cut, shave
 
 
@@ -86,8 +86,8 @@ class Network(nn.Module):
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
-    def multiply_adds(self, height: int = 720, width: int = 1280) -> int:
-        """Of `body`'s convolutions for an SR image of that size, as papers count them."""
+    def multiply_adds(self) -> int:
+        """Of `body`'s convolutions for an SR image of 1280x720, as papers count them."""
         counts = []
 
         def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
@@ -100,7 +100,7 @@ class Network(nn.Module):
                 layer.register_forward_hook(count)
         with torch.no_grad():
             net.body(torch.zeros(1, self.channels, side // self.body_scale, side // self.body_scale))
-        return sum(counts) * height * width // side**2
+        return sum(counts) * 1280 * 720 // side**2
 
 
 class ShallowNetwork(Network):
@@ -127,17 +127,24 @@ class Conv(nn.Conv2d):
     bias: Tensor  # never None
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, padding_mode: str):
+        check_range("widths", out_channels, 1)
+        check_range("kernels", kernel, 1)
         if kernel % 2 == 0:
             raise UserError(f"kernels={kernel}: must be odd, so that a kernel has a middle")
-        if min(in_channels, out_channels, kernel) < 1:
-            raise UserError(f"widths={out_channels} kernels={kernel}: must be at least 1")
-        if padding_mode not in ("replicate", "zeros", "reflect", "circular"):
-            raise UserError(f"padding_mode={padding_mode}: choose replicate, zeros, reflect or circular")
+        check_choice("padding_mode", padding_mode, ("replicate", "zeros", "reflect", "circular"))
         mode = cast(Any, padding_mode)
         super().__init__(in_channels, out_channels, kernel, padding=kernel // 2, padding_mode=mode)
 
     def forward(self, x: Tensor, pad: bool = True) -> Tensor:
         return super().forward(x) if pad else F.conv2d(x, self.weight, self.bias)
+
+
+def three_layers(planes: Sequence[int], kernels: Sequence[int], padding_mode: str) -> list[Conv]:
+    """Convolutions of these kernels between these numbers of channels: the image's, two widths, the result's."""
+    if len(kernels) != 3 or len(planes) != 4:
+        given = f"kernels={list(kernels)} widths={list(planes[1:-1])}"
+        raise UserError(f"{given}: three kernels and two widths are needed")
+    return [Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)]
 
 
 def as_convolution(weight: Tensor, stride: int, before: int) -> tuple[Tensor, list[int]]:

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.nets.base import Conv, ShallowNetwork
+from srcnn.nets.base import ShallowNetwork, three_layers
 
 
 class ESPCN(ShallowNetwork):
@@ -28,9 +28,7 @@ class ESPCN(ShallowNetwork):
         self.body_scale = scale
         self.receptive_radius = sum(kernel // 2 for kernel in kernels)
         planes = (channels, *widths, channels * scale**2)
-        self.conv1, self.conv2, self.conv3 = (
-            Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)
-        )
+        self.conv1, self.conv2, self.conv3 = three_layers(planes, kernels, padding_mode)
 
     def layers(self, x: Tensor, pad: bool) -> Tensor:
         y = torch.tanh(self.conv1(x, pad))

@@ -36,16 +36,13 @@ class FSRCNN(Network):
         check_choice("init", init, ("identity", "published"))
         super().__init__(scale, channels)
         planes = [(channels, width, 5), (width, shrunk, 1), *[(shrunk, shrunk, 3)] * depth, (shrunk, width, 1)]
-        layers: list[nn.Module] = []
-        for inputs, outputs, kernel in planes:
-            layers += [Conv(inputs, outputs, kernel, "zeros"), PReLU(outputs)]
-        self.features = nn.Sequential(*layers)
+        convs = [Conv(inputs, outputs, kernel, "zeros") for inputs, outputs, kernel in planes]
+        self.features = nn.Sequential(*(layer for conv in convs for layer in (conv, PReLU(conv.out_channels))))
         self.deconv = _Deconv(width, channels, scale)
         self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - self.deconv.before) // scale
-        for layer in self.features:
-            if isinstance(layer, Conv):
-                nn.init.kaiming_normal_(layer.weight, a=0.25)
-                nn.init.zeros_(layer.bias)
+        for conv in convs:
+            nn.init.kaiming_normal_(conv.weight, a=0.25)
+            nn.init.zeros_(conv.bias)
         nn.init.normal_(self.deconv.weight, std=1e-3)
         nn.init.zeros_(self.deconv.bias)
         if init == "identity":

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from srcnn.errors import UserError
+from srcnn.errors import check_choice
 from srcnn.image import bicubic_up, shave
-from srcnn.nets.base import Conv, Network, ShallowNetwork
+from srcnn.nets.base import Network, ShallowNetwork, three_layers
 
 
 class SRCNN(ShallowNetwork):
@@ -36,21 +36,18 @@ class SRCNN(ShallowNetwork):
         padding_mode: str = "replicate",
         init: str = "default",
     ):
-        if len(kernels) != 3 or len(widths) != 2:
-            raise UserError(f"kernels={list(kernels)} widths={list(widths)}: SRCNN has three kernels and two widths")
-        if init not in ("default", "identity", "paper"):
-            raise UserError(f"init={init}: choose default, identity or paper")
+        check_choice("init", init, ("default", "identity", "paper"))
         super().__init__(scale, channels)
         self.residual = residual
         self.receptive_radius = sum(kernel // 2 for kernel in kernels)
         planes = (channels, *widths, channels)
-        self.conv1, self.conv2, self.conv3 = (
-            Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)
-        )
+        self.conv1, self.conv2, self.conv3 = three_layers(planes, kernels, padding_mode)
         if init == "identity":
             self._init_identity()
         elif init == "paper":
-            self._init_paper()
+            for conv in (self.conv1, self.conv2, self.conv3):
+                nn.init.normal_(conv.weight, std=1e-3)
+                nn.init.zeros_(conv.bias)
 
     def preprocess(self, lr: Tensor) -> Tensor:
         return bicubic_up(lr, self.scale)
@@ -83,8 +80,3 @@ class SRCNN(ShallowNetwork):
             nn.init.zeros_(conv.bias[:c])
         if self.residual:
             nn.init.zeros_(self.conv3.weight)
-
-    def _init_paper(self) -> None:
-        for conv in (self.conv1, self.conv2, self.conv3):
-            nn.init.normal_(conv.weight, std=1e-3)
-            nn.init.zeros_(conv.bias)
