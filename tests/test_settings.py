@@ -77,6 +77,7 @@ WRONG = [
     ("+trainer.enable_checkpointing=false", "trainer.enable_checkpointing: is set by"),
     ("trainer.devices=2 data.batch_size=7", "data.batch_size=7: 2 processes cannot share it evenly"),
     ("-m trainer.devices=2 optim.lr=1e-4,1e-3", "trainer.devices=2: a sweep takes one process a run"),
+    ("data.leaves.count=2 data.exclude=[leaves0,leaves1]", "data.exclude leaves no image of leaves"),
     ("resume=nowhere.ckpt", "nowhere.ckpt: no such checkpoint"),
     ("resume=auto", "name it with hydra.run.dir"),
     ("resume={broken}", "not a checkpoint, or a damaged one"),

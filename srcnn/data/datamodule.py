@@ -3,6 +3,7 @@
 import hashlib
 from collections import UserList
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -14,12 +15,9 @@ from srcnn.data.leaves import Leaves
 from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
 from srcnn.data.samples import Sample, label, read_samples, set_images
-from srcnn.data.sets import find_images
 from srcnn.data.sources import Source, match
 from srcnn.errors import UserError, check_range
 from srcnn.nets import Network
-
-_OF_OURS = ("leaves", "pairs")  # what data.train and data.test may name beside sets and folders
 
 
 class SRDataModule(L.LightningDataModule):
@@ -99,9 +97,9 @@ class SRDataModule(L.LightningDataModule):
         """A digest of the names, sizes and times of the image files trained and validated on, by set."""
         digests = {}
         for name in filter(None, (self.train, self.val)):
-            if name not in _OF_OURS:
-                states = [(path.name, path.stat()) for path in find_images(name, self.root)]
-                facts = repr([(file, state.st_size, state.st_mtime_ns) for file, state in states])
+            if name != "leaves":
+                files = [file for image in self._images(name, self.train_pairs).values() for file in image.identity()]
+                facts = repr([(Path(path).name, *state) for path, *state in files])
                 digests[name] = hashlib.sha256(facts.encode()).hexdigest()[:16]
         return digests
 
@@ -134,6 +132,8 @@ class SRDataModule(L.LightningDataModule):
         images = {name: image for name, image in images.items() if name not in self.exclude}
         if self.val:
             return images, self._images(self.val, self.train_pairs)
+        if not images:
+            raise UserError(f"data.exclude leaves no image of {self.train}")
         names, wanted = list(images), self.hold_out
         if not isinstance(wanted, int):
             held_out = set(map(str, wanted))
