@@ -140,11 +140,14 @@ class SuperResolution(L.LightningModule):
         checkpoint["rng_state"] = torch.get_rng_state()  # of dropout and the like: the patches need none
         loops = checkpoint["loops"]["fit_loop"]
         batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-        for counter in ("total", "current"):
-            # A batch that is at hand and not begun is still to be done.
-            batches[counter]["ready"] = batches[counter]["started"]
-            # So is an epoch that `max_steps` has cut short, which Lightning counts as over.
-            if batches["current"]["ready"] < self.trainer.num_training_batches:
+        if batches["current"]["ready"] > batches["current"]["started"]:  # a batch is at hand, and still to be done
+            for counter in ("total", "current"):
+                batches[counter]["ready"] = batches[counter]["started"]
+            batches["is_last_batch"] = False
+            if self._validated == self.trainer.global_step:  # Lightning will count the step before it again
+                loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        if batches["current"]["ready"] < self.trainer.num_training_batches:
+            for counter in ("total", "current"):  # an epoch that `max_steps` has cut short is not over
                 epochs[counter]["processed"] = epochs[counter]["completed"]
         if self.run is not None:
             known = self._validated == self.trainer.global_step  # else the metric is that of former weights

@@ -66,6 +66,8 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
     [
         ("kills.py", ["places", "40", "within an epoch"], "kills, 0 lost something"),
         ("kills.py", ["places", "50", "steps"], "kills, 0 lost something"),
+        ("kills.py", ["places", "48", "validated within"], "kills, 0 lost something"),
+        ("kills.py", ["places", "50", "stopped early"], "kills, 0 lost something"),
         ("kills.py", ["moments", "1", "averaged"], "1 kills, 0 lost something"),
         ("hostile.py", ["14"], "14 pairs of a checkpoint and a command, 0 ended in a traceback"),
     ],

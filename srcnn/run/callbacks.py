@@ -146,6 +146,8 @@ class RunGuard(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._listen(signal.SIGINT, signal.SIGTERM)  # Lightning has just set a handler of its own
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        for stopping in trainer.early_stopping_callbacks:  # of a run that had ended so: its test is still to be done
+            trainer.should_stop |= stopping.wait_count >= stopping.patience
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

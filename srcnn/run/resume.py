@@ -82,8 +82,6 @@ def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any
     lines += [f"  {line}" for line in ours] or ["  with its own settings"]
     if inexact := [key for line, key in zip(different, keys, strict=True) if not is_exact(line, run)]:
         lines.append(f"  so not bit for bit the run it was: {', '.join(inexact)} changed")
-    if "trainer.val_check_interval" in run["values"]:  # Lightning's, after such a validation
-        lines.append("  perhaps not bit for bit the run it was: trainer.val_check_interval validates within an epoch")
     return lines
 
 
