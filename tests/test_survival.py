@@ -130,6 +130,9 @@ def test_a_full_disk(settings: list[str], tmp_path: Path) -> None:
     assert "last.ckpt: cannot be written (File too large); the last good checkpoint is" in output
     assert not differences(before, state(tmp_path / "run"))
     assert not list((tmp_path / "run").rglob("*.part"))
+    process = start(settings, tmp_path / "run", preexec_fn=small, env={**os.environ, "HYDRA_FULL_ERROR": "1"})
+    output, _ = process.communicate()
+    assert "Traceback" in output and "OSError: [Errno 27] File too large" in output
 
 
 def test_a_disk_that_fills(settings: list[str], tmp_path: Path) -> None:

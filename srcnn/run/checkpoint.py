@@ -146,7 +146,7 @@ def run_of(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[str, 
     Raises UserError unless it is plain data of the expected kinds: it may be a stranger's.
     """
     run = checkpoint.get("run", {})
-    kinds = {"overrides": list, "degradation": str, "val_psnr": float | int | None}
+    kinds = {"overrides": list, "degradation": str, "val_psnr": float | int | None, "steps": int}
     kinds |= dict.fromkeys(("values", "classes", "versions", "machine", "data", "psnr"), dict)
     sound = isinstance(run, dict) and _is_plain(run)
     sound = sound and all(isinstance(run[key], kind) for key, kind in kinds.items() if key in run)

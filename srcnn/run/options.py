@@ -2,6 +2,7 @@
 
 import ctypes
 import inspect
+import math
 import os
 import re
 import sys
@@ -87,6 +88,13 @@ def is_exact(change: str, run: Mapping[str, Any]) -> bool:
     return key.startswith(("callbacks.", "logger.")) and not key.startswith("callbacks.ema")
 
 
+def steps_per_epoch(trainer: Any, batches: int) -> int:
+    """The steps of the optimiser in an epoch of so many batches, as Lightning limits and accumulates them."""
+    limit = trainer.limit_train_batches  # which `overfit_batches` sets as well
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return math.ceil(batches / trainer.accumulate_grad_batches)
+
+
 def keep_freed_memory() -> None:
     """Have glibc keep the memory that a step frees for the next one.
 
@@ -119,12 +127,6 @@ def new_trainer(
         precision = f"{values['precision']}, as asked for"
         if str(values["precision"]).startswith("bf16") and best == "32-true":
             precision += f"; {why}: a product takes {1 / bf16_speed():.0f} times as long as in float32"
-    # A row of the log an epoch and a run at least.
-    limit, batches = values["limit_train_batches"], len(data.patches)
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = batches // values["accumulate_grad_batches"]
-    lengths = [length for length in (steps, values["max_steps"]) if length > 0] or [1]
-    values["log_every_n_steps"] = min(values["log_every_n_steps"], *lengths)
     plugins: list[Any] = [AtomicCheckpointIO()]
     started = process_share()[1]
     if "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
@@ -142,6 +144,9 @@ def new_trainer(
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
+    # A row of the log an epoch and a run at least.
+    lengths = (trainer.log_every_n_steps, steps_per_epoch(trainer, len(data.patches)), trainer.max_steps)
+    trainer.log_every_n_steps = min(length for length in lengths if length > 0)
     if trainer.world_size != started > 1:
         asked = f"trainer.devices={values['devices']} trainer.num_nodes={values['num_nodes']}"
         raise UserError(f"{asked}: srun or torchrun has started {started} processes, which has to be as many")

@@ -38,12 +38,19 @@ class Start(NamedTuple):
 
 def finished(folder: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     """What weights.pth records of the run that has ended in this folder, if it had the settings of `run`."""
-    path = folder / "weights.pth"
-    try:
-        done = run_of(path, read_checkpoint(path))
-    except UserError:
+    done, newest = _shipped(folder), newest_checkpoint(folder)
+    if newest and newest[1] > done.get("steps", 0):  # it has gone on since then
         return None
     return done if all(done.get(part) == run[part] for part in ("values", "classes")) else None
+
+
+def _shipped(folder: Path) -> dict[str, Any]:
+    """What weights.pth records of its run; {} without it."""
+    path = folder / "weights.pth"
+    try:
+        return run_of(path, read_checkpoint(path))
+    except UserError:
+        return {}
 
 
 def find_start(resume: str | None, folder: Path) -> Start | None:
@@ -103,8 +110,8 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
 
 def _check_unfinished(start: Start, values: Mapping[str, Any], folder: Path) -> None:
     epochs, steps = progress(*start)
-    if not (folder / "weights.pth").exists():
-        return  # stopped before its test: that is still to be done
+    if _shipped(folder).get("steps", 0) < steps:
+        return  # its test is still to be done
     if 0 < values["trainer.max_epochs"] <= epochs:
         more = f"give it more with trainer.max_epochs={2 * epochs}"
         raise UserError(f"{start.path}: this run has done its {epochs} epochs; {more}")
