@@ -163,7 +163,8 @@ def _content(path: Path) -> Any:
             k: v for k, v in content["run"].items() if k not in ("seconds", "name", "overrides", "checkpoint")
         }
         if path.name == "last.ckpt":  # of what the callbacks keep: which is the best
-            (best,) = [state for state in content["callbacks"].values() if "best.ckpt" in state.get("best_model_path", "")]
+            found = [state for state in content["callbacks"].values() if "best_k_models" in state]
+            (best,) = [state for state in found if state["monitor"] == "val/psnr"]
             content["best"] = Path(best["best_model_path"]).name, best["best_model_score"]
         return {key: value for key, value in content.items() if key != "callbacks"}
     if path.suffix == ".csv":

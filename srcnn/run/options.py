@@ -1,4 +1,4 @@
-"""A run's settings: checked against the YAML, made into objects, recorded, and compared with those of a checkpoint."""
+"""A run's settings: made into objects, and recorded."""
 
 import ctypes
 import inspect
@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from srcnn.errors import UserError
 from srcnn.processes import process_share
 from srcnn.run.callbacks import AtomicCheckpointIO
 from srcnn.run.make import find_class, make, plain
-from srcnn.run.precision import best_precision, bf16_speed
+from srcnn.run.precision import best_precision
 from srcnn.run.schema import ELSEWHERE, flatten
 from srcnn.upscale import device_of
 
@@ -59,33 +59,11 @@ def describe(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         "values": {
             key: value
             for key, value in values.items()
-            if (key not in ELSEWHERE or key in ("trainer.precision", "trainer.fast_dev_run"))
-            and not re.search(r"(^|\.)_", key)
-            and place not in str(value)
+            if key not in ELSEWHERE and not re.search(r"(^|\.)_", key) and place not in str(value)
         },
         "classes": {k.removesuffix("._target_"): v for k, v in values.items() if k.endswith("._target_") and v},
         "versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(L.__version__)},
     }
-
-
-def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between the settings of two runs, as "key: then -> now"."""
-    found = []
-    for part in ("classes", "values", "machine", "versions", "data"):
-        old, new = then.get(part, {}), now.get(part, {})
-        for key in dict.fromkeys([*old, *new]):
-            if old.get(key) != new.get(key):
-                name = f"{key}._target_" if part == "classes" else key if part == "values" else f"{part}.{key}"
-                found.append(f"{name}: {old.get(key)} -> {new.get(key)}")
-    return found
-
-
-def is_exact(change: str, run: Mapping[str, Any]) -> bool:
-    """Whether a run that is resumed with this change (see `changes`) is still bit for bit the uninterrupted one."""
-    key, values = change.partition(":")[0], run["values"]
-    if key in ("trainer.max_epochs", "trainer.max_steps"):  # if the learning rate does not depend on the run's length
-        return values.get("scheduler.schedule", "") is None or values.get("scheduler.schedule.shape") == "multistep"
-    return key.startswith(("callbacks.", "logger.")) and not key.startswith("callbacks.ema")
 
 
 def steps_per_epoch(trainer: Any, batches: int) -> int:
@@ -111,22 +89,15 @@ def new_trainer(
 ) -> tuple[L.Trainer, str]:
     """Lightning's Trainer for a run in `folder`, and in which precision it trains and why."""
     values = plain(settings)
-    for key in ("callbacks", "logger", "plugins", "default_root_dir", "enable_checkpointing"):
-        if key in values:
-            raise UserError(f"trainer.{key}: is set by callbacks, logger and hydra.run.dir")
     if values["max_epochs"] == -1 and values["max_steps"] == -1:
         raise UserError("trainer.max_epochs=-1 needs trainer.max_steps, or the run never ends")
     device = device_of(values["accelerator"])
     if device.type == "cpu":
         keep_freed_memory()
     best, why = best_precision(device)
-    precision = f"{best}: {why}"
+    precision = f"{values['precision']}, as asked for ({why})"
     if values["precision"] == "auto":
-        values["precision"] = best
-    else:
-        precision = f"{values['precision']}, as asked for"
-        if str(values["precision"]).startswith("bf16") and best == "32-true":
-            precision += f"; {why}: a product takes {1 / bf16_speed():.0f} times as long as in float32"
+        values["precision"], precision = best, f"{best}: {why}"
     plugins: list[Any] = [AtomicCheckpointIO()]
     started = process_share()[1]
     if "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:

@@ -15,7 +15,6 @@ from srcnn.errors import UserError
 from srcnn.run.checkpoint import newest_checkpoint, progress, read_checkpoint, read_run, run_of
 from srcnn.run.cli import quote_path
 from srcnn.run.make import is_of_libraries
-from srcnn.run.options import changes, is_exact
 from srcnn.run.schema import ELSEWHERE
 
 # Groups, and keys of no group, that a resumed run takes from its checkpoint.
@@ -68,28 +67,52 @@ def find_start(resume: str | None, folder: Path) -> Start | None:
 
 def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any, folder: Path) -> list[str]:
     """Lines to print about how the resumed run differs; UserError where it cannot go on with these settings."""
-    different = changes(start.checkpoint["run"], run)
-    keys = [line.partition(":")[0] for line in different]
-    if any(key == "scale" or key.startswith("model") for key in keys):
+    different = _changes(start.checkpoint["run"], run)
+    if any(key == "scale" or key.startswith("model") for key in different):
         raise UserError("resume goes on with the same network: leave model and scale out, or start a run (init_from=)")
-    if "optim._target_" in keys:
+    if "optim._target_" in different:
         raise UserError("resume goes on with the state of the same optimiser: leave optim= out (or init_from=)")
-    ours = [line for line in different if not line.startswith(("machine.", "versions."))]
+    ours = [f"{key}: {change}" for key, change in different.items() if not key.startswith(("machine.", "versions."))]
     if resume == "same" and ours:
         raise UserError(f"{folder}: holds a run of other settings ({ours[0]}); take another folder")
-    fixed = [key for key in keys if key.startswith(("scheduler.", "optim.")) or key == "trainer.max_epochs"]
+    fixed = [key for key in different if key.startswith(("scheduler.", "optim.")) or key == "trainer.max_epochs"]
     if isinstance(schedule, LRScheduler) and fixed:
         name = type(schedule).__name__
         raise UserError(
             f"{fixed[0]} changed, and torch's {name} keeps the old learning rate in its state: take a schedule of "
             "srcnn.optim.Schedule, or start a run (init_from=)"
         )
-    _check_unfinished(start, run["values"], folder)
-    lines = [f"resuming {start.path} after step {start.step}"]
+    (epochs, steps), values = progress(*start), run["values"]
+    if _shipped(folder).get("steps", 0) >= steps:  # else its test is still to be done
+        if 0 < values["trainer.max_epochs"] <= epochs:
+            more = f"give it more with trainer.max_epochs={2 * epochs}"
+            raise UserError(f"{start.path}: this run has done its {epochs} epochs; {more}")
+        if 0 < values["trainer.max_steps"] <= steps:
+            raise UserError(f"{start.path}: this run has done its {steps} steps; raise trainer.max_steps")
+    lines = [f"resuming {start.path} after step {steps}"]
     lines += [f"  {line}" for line in ours] or ["  with its own settings"]
-    if inexact := [key for line, key in zip(different, keys, strict=True) if not is_exact(line, run)]:
+    if inexact := [key for key in different if not _is_exact(key, values)]:
         lines.append(f"  so not bit for bit the run it was: {', '.join(inexact)} changed")
     return lines
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between the settings of two runs, as "then -> now" by key."""
+    found = {}
+    for part in ("classes", "values", "machine", "versions", "data"):
+        old, new = then.get(part, {}), now.get(part, {})
+        for key in dict.fromkeys([*old, *new]):
+            if old.get(key) != new.get(key):
+                name = f"{key}._target_" if part == "classes" else key if part == "values" else f"{part}.{key}"
+                found[name] = f"{old.get(key)} -> {new.get(key)}"
+    return found
+
+
+def _is_exact(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a run that is resumed with a change of this setting is still bit for bit the uninterrupted one."""
+    if key in ("trainer.max_epochs", "trainer.max_steps"):  # if the learning rate does not depend on the run's length
+        return values.get("scheduler.schedule", "") is None or values.get("scheduler.schedule.shape") == "multistep"
+    return key.startswith(("callbacks.", "logger.")) and not key.startswith("callbacks.ema")
 
 
 def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, start: Start | None) -> None:
@@ -106,17 +129,6 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
             raise
         text = f"its state does not fit this run ({type(error).__name__}: {error})"
         raise UserError(f"{start.path}: {text}: start one from its weights with init_from=") from error
-
-
-def _check_unfinished(start: Start, values: Mapping[str, Any], folder: Path) -> None:
-    epochs, steps = progress(*start)
-    if _shipped(folder).get("steps", 0) < steps:
-        return  # its test is still to be done
-    if 0 < values["trainer.max_epochs"] <= epochs:
-        more = f"give it more with trainer.max_epochs={2 * epochs}"
-        raise UserError(f"{start.path}: this run has done its {epochs} epochs; {more}")
-    if 0 < values["trainer.max_steps"] <= steps:
-        raise UserError(f"{start.path}: this run has done its {steps} steps; raise trainer.max_steps")
 
 
 def expand_resume(words: Sequence[str]) -> list[str]:
@@ -143,7 +155,7 @@ def expand_resume(words: Sequence[str]) -> list[str]:
             saved = {other: value for other, value in saved.items() if not other.startswith(f"{key}.")}
     kept = []
     for key, override in saved.items():
-        if key in given or (key in ELSEWHERE and key != "trainer.precision"):
+        if key in given or key in ELSEWHERE:
             continue
         if not _is_trusted(override):
             line = override.input_line
