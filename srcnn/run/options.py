@@ -13,6 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -99,12 +100,10 @@ def new_trainer(
     if values["precision"] == "auto":
         values["precision"], precision = best, f"{best}: {why}"
     plugins: list[Any] = [AtomicCheckpointIO()]
-    started = process_share()[1]
+    _, started = process_share()
     if "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         # One that srun did not start with others may start them itself, as on any machine. Signals are for RunGuard.
-        kind, options = ("SLURM", {"auto_requeue": False}) if started > 1 else ("Lightning", {})
-        target = f"lightning.pytorch.plugins.environments.{kind}Environment"
-        plugins.append(make("trainer", {"_target_": target, **options}))
+        plugins.append(SLURMEnvironment(auto_requeue=False) if started > 1 else LightningEnvironment())
     trainer = make(
         "trainer",
         {"_target_": "lightning.Trainer", **values},
