@@ -87,16 +87,15 @@ def best_weights(trainer: L.Trainer, net: Network, start: Any) -> tuple[str, flo
 
     By hand, as `trainer.test(ckpt_path=…)` would have the averaging callback bring back the raw weights.
     """
-    checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
-    best = next((checkpoint for checkpoint in checkpoints if checkpoint.monitor == "val/psnr"), None)
-    if best and best.best_model_path:
-        load_weights(net, best.best_model_path)
-        assert best.best_model_score is not None
-        return best.best_model_path, float(best.best_model_score)
+    kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
+    kept = [checkpoint for checkpoint in kept if checkpoint.best_model_path]
+    for best in kept:
+        if best.monitor == "val/psnr" and best.best_model_score is not None:
+            load_weights(net, best.best_model_path)
+            return best.best_model_path, float(best.best_model_score)
     if start and trainer.global_step == start.step:  # a run that was done but for its test
         load_weights(net, start.path, start.checkpoint)
-    last = next((checkpoint.best_model_path for checkpoint in checkpoints if checkpoint.monitor == "step"), "")
-    return last or "the last", None
+    return next((last.best_model_path for last in kept if last.monitor == "step"), "the last"), None
 
 
 class RunGuard(L.Callback):

@@ -37,10 +37,12 @@ class Start(NamedTuple):
 
 def finished(folder: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     """What weights.pth records of the run that has ended in this folder, if it had the settings of `run`."""
-    done, newest = _shipped(folder), newest_checkpoint(folder)
-    if newest and newest[1] > done.get("steps", 0):  # it has gone on since then
+    done = _shipped(folder)
+    if any(done.get(part) != run[part] for part in ("values", "classes")):
         return None
-    return done if all(done.get(part) == run[part] for part in ("values", "classes")) else None
+    newest = newest_checkpoint(folder)
+    has_gone_on = newest is not None and newest[1] > done.get("steps", 0)
+    return None if has_gone_on else done
 
 
 def _shipped(folder: Path) -> dict[str, Any]:
@@ -120,12 +122,12 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
     try:
         trainer.fit(module, data, ckpt_path=start.path if start else None)
     except Exception as error:
-        hooks = ("srcnn.lit_module", "srcnn.run.callbacks", "packaging.version", "pathlib")  # which take it up
         if isinstance(error, UserError) or not start or trainer.global_step > start.step:
             raise
-        steps = {"training_step", "validation_step"}  # where the network and the loss run
+        hooks = ("srcnn.lit_module", "srcnn.run.callbacks", "packaging.version", "pathlib")  # which take it up
         names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-        if names & steps or not is_of_libraries(error, *hooks):
+        has_begun = names & {"training_step", "validation_step"}  # where the network and the loss run
+        if has_begun or not is_of_libraries(error, *hooks):
             raise
         text = f"its state does not fit this run ({type(error).__name__}: {error})"
         raise UserError(f"{start.path}: {text}: start one from its weights with init_from=") from error
