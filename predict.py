@@ -30,7 +30,8 @@ def predict(cfg: Any) -> int:
     from srcnn.run.checkpoint import WEIGHTS, find_checkpoint, load_network, run_of
     from srcnn.upscale import SelfEnsemble, device_of
 
-    net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
+    weights = find_checkpoint(cfg.ckpt_path, cfg.scale)
+    net, checkpoint = load_network(weights, cfg.scale)
     net = (SelfEnsemble(net) if cfg.self_ensemble else net).to(device_of(cfg.trainer.accelerator))
     box = box_of(cfg.width, cfg.height, cfg.size)
     if box and (cfg.input is None or cfg.scale or cfg.reference or net.scale == 1):
@@ -38,7 +39,7 @@ def predict(cfg: Any) -> int:
     if cfg.input is None:
         from srcnn.evaluate import score_sets
 
-        score_sets(cfg, {find_checkpoint(cfg.ckpt_path, cfg.scale): (net, checkpoint)}, with_images=True)
+        score_sets(cfg, {weights: (net, checkpoint)}, with_images=True)
         return 0
     (rank, processes), records, references = process_share(), Records(), None
     jobs = find_jobs(cfg.input, cfg.output, records)
@@ -51,7 +52,7 @@ def predict(cfg: Any) -> int:
             raise UserError("reference= compares all images in one process: start a single one, or leave it out")
         references = References(net, cfg.reference, records)
     compare = references.compare if references else None
-    known, weights = fingerprint(net, checkpoint.get("arguments")), find_checkpoint(cfg.ckpt_path, cfg.scale)
+    known = fingerprint(net, checkpoint.get("arguments"))
     net = net if cfg.exact else net.for_inference()
     enlarger = Enlarger(net, known, records, compare, cfg.overwrite, cfg.max_pixels, box)
     done = enlarger.run(jobs, rank, processes)

@@ -29,7 +29,7 @@ from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
 from srcnn.report import loggers, terminal
 from srcnn.run.callbacks import best_weights
-from srcnn.run.checkpoint import find_checkpoint, load_weights, read_checkpoint, save_weights
+from srcnn.run.checkpoint import find_checkpoint, load_weights, save_weights
 from srcnn.run.cli import train_command
 from srcnn.run.make import make, make_all, plain
 from srcnn.run.options import describe, make_optimizer, make_schedule, new_trainer
@@ -50,15 +50,13 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
 
     net = make("model", cfg.model, scale=cfg.scale)
     if cfg.init_from and not start:
-        path = find_checkpoint(cfg.init_from)
-        load_weights(net, path, read_checkpoint(path))
+        load_weights(net, find_checkpoint(cfg.init_from))
     degradation = make("degradation", cfg.degradation)
     data = make("data", cfg.data, net, degradation, seed=cfg.seed)
     loss = make("loss", cfg.loss)
     optimizer = make_optimizer(cfg.optim, net, loss)
     schedule = make_schedule(cfg.scheduler.schedule, optimizer)
     check_choice("protocol", cfg.protocol, tuple(PROTOCOLS))
-    check_choice("scheduler.interval", cfg.scheduler.interval, ("step", "epoch"))
     arguments = {key: value for key, value in plain(cfg.model).items() if key != "_target_"} | {"scale": cfg.scale}
     protocol = PROTOCOLS[cfg.protocol]
     module = SuperResolution(net, protocol, loss, optimizer, schedule, cfg.scheduler.interval, arguments, run)
@@ -84,19 +82,17 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
     trainer.test(module, data, verbose=False)
     if not trainer.is_global_zero:
         return None
-    run |= {
+    facts = {
         "protocol": cfg.protocol,
+        "degradation": run["degradation"],
         "checkpoint": checkpoint,
         "val_psnr": val_psnr,
-        "psnr": {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()},
         "name": folder.name,
+        "overrides": run["overrides"],
         "steps": trainer.global_step,
         "seconds": round(seconds, 1),  # of training and validation, since the start or the last resume
     }
-    facts = {
-        key: run[key]
-        for key in ("protocol", "degradation", "checkpoint", "val_psnr", "name", "overrides", "steps", "seconds")
-    }
+    run |= facts | {"psnr": {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}}
     tested = report.Tested(net, module.scores, facts, run, folder / "metrics.csv")
     report.write(folder, [tested], data.testing[: len(module.scores)])
     save_weights(folder / "weights.pth", net, arguments, run)

@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 
 from srcnn.data.datamodule import Sample
+from srcnn.errors import check_choice
 from srcnn.image import shave
 from srcnn.metrics import Protocol, Score, mean_score
 from srcnn.nets import Network
@@ -29,24 +30,24 @@ class SuperResolution(L.LightningModule):
         self,
         net: Network,
         protocol: Protocol,
-        loss: nn.Module | None = None,
-        optimizer: torch.optim.Optimizer | None = None,
+        loss: nn.Module,
+        optimizer: torch.optim.Optimizer,
         schedule: Callable[[int, float], float] | LRScheduler | None = None,
         interval: str = "step",
         arguments: dict[str, Any] | None = None,
         run: dict[str, Any] | None = None,
     ):
         super().__init__()
+        check_choice("scheduler.interval", interval, ("step", "epoch"))
         for parameter in net.parameters():
             if parameter.ndim == 4:  # as the patches come, so that no convolution has to reorder
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.net, self.protocol, self.loss = net, protocol, loss
         self.optimizer, self.schedule, self.interval = optimizer, schedule, interval
         self.arguments, self.run = arguments, run
-        if optimizer:
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
-            self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         self.val_psnr = MeanMetric()
         self.bicubic_psnr = MeanMetric()
         self.scores: list[tuple[str, str, Score]] = []  # of the last test: set, image, score
@@ -57,7 +58,6 @@ class SuperResolution(L.LightningModule):
         return self.net(lr)
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        assert self.loss is not None
         x, hr = batch
         loss = self.loss(self.net.body_of_crop(x).to(hr.dtype), shave(hr, self.net.train_border))
         trainer: Any = self.trainer
@@ -116,12 +116,10 @@ class SuperResolution(L.LightningModule):
         self._set_rate()
 
     def on_train_epoch_start(self) -> None:
-        if self.interval == "epoch":
-            self._set_rate()
+        self._set_rate()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.interval == "step":
-            self._set_rate()
+        self._set_rate()
 
     def _set_rate(self) -> None:
         """The learning rate of the next step, from how far the run has come."""
@@ -140,17 +138,19 @@ class SuperResolution(L.LightningModule):
         checkpoint["rng_state"] = torch.get_rng_state()  # of dropout and the like: the patches need none
         loops = checkpoint["loops"]["fit_loop"]
         batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-        for counter in ("total", "current"):
-            # A batch that is at hand and not begun is still to be done.
-            batches[counter]["ready"] = batches[counter]["started"]
-            # So is an epoch that `max_steps` has cut short, which Lightning counts as over.
-            if batches["current"]["ready"] < self.trainer.num_training_batches:
+        if batches["current"]["ready"] > batches["current"]["started"]:  # a batch is at hand, and still to be done
+            for counter in ("total", "current"):
+                batches[counter]["ready"] = batches[counter]["started"]
+            batches["is_last_batch"] = False
+            if self._validated == self.trainer.global_step:  # Lightning will count the step before it again
+                loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        if batches["current"]["ready"] < self.trainer.num_training_batches:
+            for counter in ("total", "current"):  # an epoch that `max_steps` has cut short is not over
                 epochs[counter]["processed"] = epochs[counter]["completed"]
-        if self.run is not None:
-            known = self._validated == self.trainer.global_step  # else the metric is that of former weights
-            val_psnr = float(self.trainer.callback_metrics["val/psnr"]) if known else None
-            checkpoint["network"], checkpoint["arguments"] = type(self.net).__name__, self.arguments
-            checkpoint["run"] = {**self.run, "val_psnr": val_psnr}
+        known = self._validated == self.trainer.global_step  # else the metric is that of former weights
+        val_psnr = float(self.trainer.callback_metrics["val/psnr"]) if known else None
+        checkpoint["network"], checkpoint["arguments"] = type(self.net).__name__, self.arguments
+        checkpoint["run"] = {**(self.run or {}), "val_psnr": val_psnr}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_state = checkpoint.get("rng_state")

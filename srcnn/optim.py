@@ -64,18 +64,16 @@ class Muon(torch.optim.Optimizer):
         for group in matrices:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._orthogonal_step(weight, group)
+                    self._orthogonal_step(weight, weight.grad, group)
         for parameter in vectors["params"]:
             if parameter.grad is not None:
-                self._adam_step(parameter, vectors)
+                self._adam_step(parameter, parameter.grad, vectors)
         return loss
 
-    def _orthogonal_step(self, weight: Tensor, group: dict[str, Any]) -> None:
+    def _orthogonal_step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)
-        gradient = weight.grad
-        assert gradient is not None
         momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
         layer = self._layers[weight]
         update = _as_rows(gradient.add(momentum, alpha=group["momentum"]), layer)  # Nesterov's
@@ -91,13 +89,12 @@ class Muon(torch.optim.Optimizer):
         step = _as_weight(matrix.view(layers, rows, columns), layer)
         weight.add_(step.reshape(weight.shape), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
-    def _adam_step(self, bias: Tensor, group: dict[str, Any]) -> None:
+    def _adam_step(self, bias: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[bias]
         if not state:
             state |= {"step": 0, "mean": torch.zeros_like(bias), "square": torch.zeros_like(bias)}
         state["step"] += 1
-        (beta1, beta2), gradient = group["betas"], bias.grad
-        assert gradient is not None
+        beta1, beta2 = group["betas"]
         mean = state["mean"].lerp_(gradient, 1 - beta1) / (1 - beta1 ** state["step"])
         square = state["square"].lerp_(gradient.square(), 1 - beta2) / (1 - beta2 ** state["step"])
         bias.addcdiv_(mean, square.sqrt().add_(group["eps"]), value=-group["lr"])

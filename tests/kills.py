@@ -32,6 +32,7 @@ from srcnn.files import write_image
 from srcnn.run.cli import train_command
 
 KEPT = "callbacks.checkpoint.every_n_epochs=1"
+RISE = "callbacks.early_stopping.min_delta=100"  # dB: it does not come
 NOT_VALIDATED = "trainer.check_val_every_n_epoch=2"
 # To be killed at every place.
 PLACES = {
@@ -41,6 +42,8 @@ PLACES = {
     "steps": [KEPT, "trainer.max_steps=17"],
     "seldom validated": [KEPT, NOT_VALIDATED, "trainer.max_epochs=4"],
     "within an epoch": [KEPT, "callbacks.guard.every_n_steps=3"],
+    "validated within": [KEPT, "callbacks.guard.every_n_steps=2", "+trainer.val_check_interval=3"],
+    "stopped early": ["callbacks=early_stopping", "callbacks.early_stopping.patience=1", RISE, KEPT],
 }
 _TORCH = "+scheduler.schedule._target_=torch.optim.lr_scheduler."
 # To be killed at random moments, as are those above.
@@ -61,7 +64,6 @@ MOMENTS = PLACES | {
     "accumulated": ["trainer.accumulate_grad_batches=2", KEPT, "callbacks.guard.every_n_steps=1"],
     "clipped": ["trainer.gradient_clip_val=0.1", "trainer.max_steps=20", "callbacks=ema", NOT_VALIDATED],
     "few batches": ["trainer.limit_train_batches=3", KEPT],
-    "validated within": ["+trainer.val_check_interval=3", KEPT, "callbacks.guard.every_n_steps=2"],
     "no validation": ["trainer.limit_val_batches=0", KEPT],
     "camera": ["degradation=camera", "callbacks.guard.every_n_steps=4"],
 }  # fmt: skip
@@ -161,7 +163,8 @@ def _content(path: Path) -> Any:
             k: v for k, v in content["run"].items() if k not in ("seconds", "name", "overrides", "checkpoint")
         }
         if path.name == "last.ckpt":  # of what the callbacks keep: which is the best
-            (best,) = [state for name, state in content["callbacks"].items() if "val/psnr" in name]
+            found = [state for state in content["callbacks"].values() if "best_k_models" in state]
+            (best,) = [state for state in found if state["monitor"] == "val/psnr"]
             content["best"] = Path(best["best_model_path"]).name, best["best_model_score"]
         return {key: value for key, value in content.items() if key != "callbacks"}
     if path.suffix == ".csv":

@@ -36,9 +36,7 @@ def test_pairs_train_test_and_report(pairs: Path, tmp_path: Path) -> None:
     assert all(float(row["gain"]) == pytest.approx(0, abs=0.01) for row in rows)
     assert (tmp_path / "run" / "report.html").is_file()
     write_image(pairs / "lr" / "1.png", torch.zeros(3, 16, 16, dtype=torch.uint8))
-    assert "data: images of pairs" in run(
-        "train.py", "resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2", cwd=tmp_path
-    )
+    assert "  data.pairs: " in run("train.py", "resume=run/checkpoints/last.ckpt", "trainer.max_epochs=2", cwd=tmp_path)
     write_image(pairs / "lr" / "3.png", torch.zeros(3, 16, 15, dtype=torch.uint8))
     refused = run("train.py", *words, *SHORT, "hydra.run.dir=again", cwd=tmp_path, code=2)
     assert "3.png" in refused and "15x16" in refused and "48x48" in refused

@@ -35,6 +35,9 @@ def test_early_stopping(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     output = run("train.py", *settings, *never, cwd=tmp_path)
     assert "epoch 2/5" in output and "epoch 3/5" not in output and "mean" in output
     assert not list((tmp_path / "run").rglob("events.out.tfevents.*"))
+    (tmp_path / "run" / "weights.pth").unlink()  # as if it had been killed in its test, which is all that is left
+    output = run("train.py", *settings, *never, "resume=auto", cwd=tmp_path)
+    assert "epoch 3/5" not in output and "mean" in output
 
 
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

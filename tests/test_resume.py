@@ -9,6 +9,8 @@ import pytest
 import torch
 from conftest import read_csv, run
 
+from srcnn.run.checkpoint import load_network
+
 MUON = ["optim=muon", "callbacks=ema"]
 
 
@@ -57,6 +59,22 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], tiny: list[str], 
     assert_same_run(tmp_path / "whole", tmp_path / "halves")
     assert {path.name for path in tmp_path.iterdir()} == {"whole", "halves"}
     assert "max_epochs: 4" in (tmp_path / "halves" / "config.yaml").read_text()
+
+
+def test_lengthened_and_killed_in_its_test(trained: Path, tiny: list[str], tmp_path: Path) -> None:
+    """The weights.pth of the shorter run does not count as the longer one's."""
+    shutil.copytree(trained, tmp_path / "run")
+    shorter = (tmp_path / "run" / "weights.pth").read_bytes()
+    words = [*tiny, "callbacks.checkpoint.every_n_epochs=1", "hydra.run.dir=run", "resume=auto", "trainer.max_epochs=3"]
+    run("train.py", *words, cwd=tmp_path)
+    assert "done already" in run("train.py", *words, cwd=tmp_path)
+    (tmp_path / "run" / "weights.pth").write_bytes(shorter)
+    for command in (words, ["resume=run/checkpoints/last.ckpt"]):
+        output = run("train.py", *command, cwd=tmp_path)
+        assert "after step 21" in output and "epoch 3" not in output and "mean" in output
+        assert load_network(tmp_path / "run" / "weights.pth")[1]["run"]["steps"] == 21
+        (tmp_path / "run" / "weights.pth").write_bytes(shorter)
+    assert "done already" not in run("train.py", *words[:-1], "trainer.max_epochs=2", cwd=tmp_path)
 
 
 def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ WRONG = [
     ("trainer.max_epochs=null", "trainer.max_epochs=null: must be a whole number"),
     ("trainer.gradient_clip_val=abc", "trainer settings: "),
     ("+trainer.foo=1", "trainer settings: "),
-    ("+trainer.enable_checkpointing=false", "trainer.enable_checkpointing: is set by"),
+    ("+trainer.enable_checkpointing=false", "trainer settings: "),
     ("trainer.devices=2 data.batch_size=7", "data.batch_size=7: 2 processes cannot share it evenly"),
     ("-m trainer.devices=2 optim.lr=1e-4,1e-3", "trainer.devices=2: a sweep takes one process a run"),
     ("data.leaves.count=2 data.exclude=[leaves0,leaves1]", "data.exclude leaves no image of leaves"),

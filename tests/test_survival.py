@@ -66,6 +66,8 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
     [
         ("kills.py", ["places", "40", "within an epoch"], "kills, 0 lost something"),
         ("kills.py", ["places", "50", "steps"], "kills, 0 lost something"),
+        ("kills.py", ["places", "48", "validated within"], "kills, 0 lost something"),
+        ("kills.py", ["places", "50", "stopped early"], "kills, 0 lost something"),
         ("kills.py", ["moments", "1", "averaged"], "1 kills, 0 lost something"),
         ("hostile.py", ["14"], "14 pairs of a checkpoint and a command, 0 ended in a traceback"),
     ],
@@ -128,6 +130,9 @@ def test_a_full_disk(settings: list[str], tmp_path: Path) -> None:
     assert "last.ckpt: cannot be written (File too large); the last good checkpoint is" in output
     assert not differences(before, state(tmp_path / "run"))
     assert not list((tmp_path / "run").rglob("*.part"))
+    process = start(settings, tmp_path / "run", preexec_fn=small, env={**os.environ, "HYDRA_FULL_ERROR": "1"})
+    output, _ = process.communicate()
+    assert "Traceback" in output and "OSError: [Errno 27] File too large" in output
 
 
 def test_a_disk_that_fills(settings: list[str], tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, run
+from conftest import ROOT, read_csv, run
 
 from srcnn.report.page import duration
+from srcnn.run.checkpoint import read_checkpoint
 
 
 def test_plain_lines(tiny: list[str], tmp_path: Path) -> None:
@@ -28,6 +29,21 @@ def test_plain_lines(tiny: list[str], tmp_path: Path) -> None:
     assert "\x1b" not in output
     assert all(len(line) <= 80 for line in output.splitlines() if "/" not in line.replace("/2", ""))  # but for paths
     assert not re.search("warn|lightning|tip", output, re.IGNORECASE)
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["trainer.accumulate_grad_batches=4", "trainer.limit_train_batches=3", "trainer.limit_train_batches=0.5",
+     "+trainer.overfit_batches=2", "trainer.max_steps=5", "trainer.limit_train_batches=5 trainer.max_steps=13"],
+)  # fmt: skip
+def test_the_banner_tells_the_steps(words: str, tiny: list[str], tmp_path: Path) -> None:
+    """As many as Lightning takes, and a row of the log at least."""
+    settings = [word for word in tiny if "log_every" not in word]
+    output = run("train.py", *settings, "trainer.max_epochs=2", "hydra.run.dir=run", *words.split(), cwd=tmp_path)
+    steps = read_checkpoint(tmp_path / "run" / "weights.pth")["run"]["steps"]
+    assert f"training  {steps} steps in 2 epochs" in output
+    rows = [row for row in read_csv(tmp_path / "run" / "metrics.csv") if row["train/loss"]]
+    assert len(rows) == (2 if "max_steps" not in words or "limit" in words else 1)
 
 
 def test_a_long_recipe_names_a_faster_one(tmp_path: Path) -> None:

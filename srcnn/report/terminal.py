@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from srcnn.report.page import duration
+from srcnn.run.options import steps_per_epoch
 
 _LONG = 600  # seconds on a CPU, from which on a faster recipe is named
 
@@ -82,9 +83,7 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
 
 def steps_of(trainer: Any, batches: int) -> int | None:
     """The steps of a run whose epochs have so many batches; None where it has no end."""
-    limit = trainer.overfit_batches or trainer.limit_train_batches
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    lengths = (-(-batches // trainer.accumulate_grad_batches) * (trainer.max_epochs or 0), trainer.max_steps)
+    lengths = (steps_per_epoch(trainer, batches) * (trainer.max_epochs or 0), trainer.max_steps)
     return min((length for length in lengths if length > 0), default=None)
 
 

@@ -1,6 +1,5 @@
 """How a run survives: checkpoints written whole, signals, NaN, averaged weights."""
 
-import io
 import math
 import os
 import signal
@@ -18,23 +17,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from srcnn.errors import DivergenceError, RunError, UserError, check_range
-from srcnn.files import replacing
 from srcnn.nets import Network
-from srcnn.run.checkpoint import last_good, load_weights, newest_checkpoint, read_checkpoint
+from srcnn.run.checkpoint import last_good, load_weights, newest_checkpoint, read_checkpoint, write_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Checkpoints written to a temporary file beside them, synced and renamed: a kill leaves the previous one whole."""
+    """Checkpoints put in place when they are whole: a kill or a full disk leaves the previous one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | os.PathLike, storage_options: Any = None) -> None:
-        content = io.BytesIO()  # torch's own writer reports a full disk as something else
-        torch.save(checkpoint, content)
-        path = Path(path)
         try:
-            with replacing(path, fsync=True) as temporary:
-                temporary.write_bytes(content.getbuffer())
-        except (OSError, UserError) as error:
-            raise RunError(f"{error}; {last_good(path.parent)}") from error
+            write_checkpoint(path, checkpoint)
+        except UserError as error:
+            raise RunError(f"{error}; {last_good(Path(path).parent)}") from error
 
     def load_checkpoint(self, path: str | os.PathLike, *_: Any, **__: Any) -> dict[str, Any]:
         return read_checkpoint(path)
@@ -93,16 +87,15 @@ def best_weights(trainer: L.Trainer, net: Network, start: Any) -> tuple[str, flo
 
     By hand, as `trainer.test(ckpt_path=…)` would have the averaging callback bring back the raw weights.
     """
-    checkpoints = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
-    best = next((checkpoint for checkpoint in checkpoints if checkpoint.monitor == "val/psnr"), None)
-    if best and best.best_model_path:
-        load_weights(net, best.best_model_path, read_checkpoint(best.best_model_path))
-        assert best.best_model_score is not None
-        return best.best_model_path, float(best.best_model_score)
+    kept = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, Checkpoint)]
+    kept = [checkpoint for checkpoint in kept if checkpoint.best_model_path]
+    for best in kept:
+        if best.monitor == "val/psnr" and best.best_model_score is not None:
+            load_weights(net, best.best_model_path)
+            return best.best_model_path, float(best.best_model_score)
     if start and trainer.global_step == start.step:  # a run that was done but for its test
         load_weights(net, start.path, start.checkpoint)
-    last = next((checkpoint.best_model_path for checkpoint in checkpoints if checkpoint.monitor == "step"), "")
-    return last or "the last", None
+    return next((last.best_model_path for last in kept if last.monitor == "step"), "the last"), None
 
 
 class RunGuard(L.Callback):
@@ -146,6 +139,8 @@ class RunGuard(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._listen(signal.SIGINT, signal.SIGTERM)  # Lightning has just set a handler of its own
         self._saved_at, self._saved_step = time.monotonic(), trainer.global_step
+        for stopping in trainer.early_stopping_callbacks:  # of a run that had ended so: its test is still to be done
+            trainer.should_stop |= stopping.wait_count >= stopping.patience
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -192,15 +187,18 @@ class RunGuard(L.Callback):
         if weights:  # a step may ruin them while its loss was still finite
             parameters = trainer.lightning_module.parameters()
             self._losses += [(trainer.global_step, weight.detach().float().sum()) for weight in parameters]
-        finite = torch.stack([value for _, value in self._losses]).isfinite().tolist() if self._losses else []
-        steps = [step for step, _ in self._losses]
+        if not self._losses:
+            return
+        steps, values = zip(*self._losses, strict=True)
         self._losses = []
-        (diverged,) = _largest(trainer, not all(finite))
+        finite = torch.stack(values).isfinite().tolist()
+        wrong = [step for step, is_finite in zip(steps, finite, strict=True) if not is_finite]
+        (diverged,) = _largest(trainer, bool(wrong))
         if not diverged:
             return
         if not trainer.is_global_zero:
             raise SystemExit(0)  # Lightning would kill rank 0, which prints the error, if another rank failed
-        step = next((step for step, is_finite in zip(steps, finite, strict=True) if not is_finite), trainer.global_step)
+        step = wrong[0] if wrong else trainer.global_step
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         raise DivergenceError(
             f"the loss is NaN or infinite at step {step}, at a learning rate of {rate:.3g}; "

@@ -146,7 +146,7 @@ def run_of(path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> dict[str, 
     Raises UserError unless it is plain data of the expected kinds: it may be a stranger's.
     """
     run = checkpoint.get("run", {})
-    kinds = {"overrides": list, "degradation": str, "val_psnr": float | int | None}
+    kinds = {"overrides": list, "degradation": str, "val_psnr": float | int | None, "steps": int}
     kinds |= dict.fromkeys(("values", "classes", "versions", "machine", "data", "psnr"), dict)
     sound = isinstance(run, dict) and _is_plain(run)
     sound = sound and all(isinstance(run[key], kind) for key, kind in kinds.items() if key in run)
@@ -205,11 +205,16 @@ def save_weights(path: str | os.PathLike, net: Network, arguments: Mapping[str, 
     """Write a network's weights, with the arguments that build it and what is to be known of the run."""
     own = net.state_dict()
     weights = {key: own[key].detach().cpu().clone(memory_format=torch.contiguous_format) for key in own}
-    content = io.BytesIO()
     facts = {"network": type(net).__name__, "arguments": dict(arguments), "state_dict": weights, "run": dict(run)}
-    torch.save(facts, content)
-    with replacing(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    write_checkpoint(path, facts)
+
+
+def write_checkpoint(path: str | os.PathLike, content: Mapping[str, Any]) -> None:
+    """Write a file of torch's, whole or not at all: synced, and renamed into its place."""
+    buffer = io.BytesIO()  # torch's own writer reports a full disk as something else
+    torch.save(content, buffer)
+    with replacing(path, fsync=True) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_network(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> tuple[Network, dict[str, Any]]:
@@ -278,9 +283,12 @@ def _build(path: Path, name: Any, arguments: Any, checkpoint: Mapping[str, Any])
     return load_weights(net, path, checkpoint)
 
 
-def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str, Any]) -> Network:
-    """Put a checkpoint's weights into a network; UserError that names the keys where they don't fit."""
-    weights = _weights_for(net, checkpoint)
+def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str, Any] | None = None) -> Network:
+    """Put a checkpoint's weights into a network; UserError that names the keys where they don't fit.
+
+    checkpoint  what the file holds, if it has been read already
+    """
+    weights = _weights_for(net, checkpoint or read_checkpoint(path))
     _check_fit(path, net, weights)
     if not all(bool(value.isfinite().all()) for value in weights.values()):
         raise UserError(f"{path}: its weights are NaN or infinite: train again, with a lower optim.lr")

@@ -27,8 +27,11 @@ from srcnn import __version__
 from srcnn.errors import NO_ROOM, RunError, UserError
 from srcnn.processes import alone_in, is_first
 from srcnn.run import CONFIGS
+from srcnn.run.make import plain
 from srcnn.run.schema import SHEET, check_types, documented, help_page, unknown_key
 
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_VERBOSE = os.environ.get(_FULL_ERROR) == "1"  # as it was asked for: Hydra is always given it
 # Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
 _PATHS = (
     "ckpt_path", "input", "output", "reference", "resume", "init_from", "data.root", "data.train", "data.train_dir",
@@ -39,9 +42,7 @@ _PATHS = (
 def command(task: Callable[[DictConfig], int | None], name: str) -> NoReturn:
     """Run a task on the settings of configs/NAME.yaml and the command line's key=value words; without Hydra."""
     with _errors_as_sentences():
-        if not _answered(task, name, lambda: {}):
-            sys.exit(task(parse(name, sys.argv[1:])))
-    sys.exit(0)
+        sys.exit(0 if _answered(task, name) else task(parse(name, sys.argv[1:])))
 
 
 def parse(name: str, words: Sequence[str]) -> DictConfig:
@@ -64,12 +65,11 @@ def parse(name: str, words: Sequence[str]) -> DictConfig:
         if text == "":
             raise UserError(f"{key}=: give a value, or leave it out")
         if key in _PATHS and text != "null":
-            OmegaConf.update(cfg, key, os.path.expanduser(text).replace("${", r"\${"))
+            value: Any = os.path.expanduser(text).replace("${", r"\${")
         else:
-            typed: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-            value = typed["value"]
+            value = plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
             check_types({key: value}, schema)
-            OmegaConf.update(cfg, key, value)
+        OmegaConf.update(cfg, key, value)
     return cfg
 
 
@@ -88,7 +88,7 @@ def train_command(task: Callable[[DictConfig, Sequence[str]], Any]) -> None:
             signal.signal(number, _queue_again)
     job = _Job(task)
     with _errors_as_sentences(job):
-        if _answered(task, "train", lambda: _choices([word for word in sys.argv[1:] if "=" in word])):
+        if _answered(task, "train"):
             return
         import hydra
 
@@ -96,18 +96,17 @@ def train_command(task: Callable[[DictConfig, Sequence[str]], Any]) -> None:
 
         sys.argv[1:] = expand_resume([quote_path(word) for word in sys.argv[1:]])
         _check_processes(sys.argv[1:])
-        asked = os.environ.get("HYDRA_FULL_ERROR", "0")
-        job.verbose = asked == "1"
-        os.environ["HYDRA_FULL_ERROR"] = "1"  # or Hydra would print errors in its own words, and hide frames
 
         def run(cfg: DictConfig) -> Any:
             return job(cfg)
 
         run.__module__ = task.__module__  # where Hydra takes the job's name from
+        asked = os.environ.get(_FULL_ERROR, "0")
+        os.environ[_FULL_ERROR] = "1"  # or Hydra would print errors in its own words, and hide frames
         try:
             hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(run)()
         finally:
-            os.environ["HYDRA_FULL_ERROR"] = asked
+            os.environ[_FULL_ERROR] = asked
 
 
 def _check_processes(words: Sequence[str]) -> None:
@@ -123,7 +122,7 @@ class _Job:
     """One run as Hydra calls it: a mistake leaves nothing behind; in a sweep it is noted and the others go on."""
 
     def __init__(self, task: Callable[[DictConfig, Sequence[str]], Any]):
-        self.task, self.verbose, self.began = task, False, False
+        self.task, self.began = task, False
         named = [word.partition("=")[2].strip("'") for word in sys.argv[1:] if word.startswith("hydra.run.dir=")]
         self.folder_is_new = not named or not Path(named[-1]).exists()
 
@@ -143,18 +142,19 @@ class _Job:
             _check(cfg, overrides, documented("train", hydra_cfg.runtime.choices))
             with alone_in(folder) if is_first() else nullcontext():
                 return self.task(cfg, overrides)
-        except Exception as raised:
-            error = _of_disk(raised, folder)
+        except Exception as error:
+            sentence = _sentence(error, folder)
             if in_sweep:
-                if not isinstance(error, UserError):
+                if not sentence:
                     traceback.print_exc()
-                note.write_text(f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {error}", encoding="utf-8")
+                text = f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {sentence or error}"
+                note.write_text(text, encoding="utf-8")
                 return None
-            if not isinstance(error, UserError):
+            if not sentence:
                 raise
             if self.folder_is_new and is_first():  # which may not have taken its lock there yet
                 _remove_empty(folder)
-            _fail(error, self.verbose)  # here, as Hydra would add a line of its own
+            _fail(sentence)  # here, as Hydra would add a line of its own
 
 
 def _check(cfg: DictConfig, overrides: Sequence[str], schema: Any) -> None:
@@ -162,8 +162,7 @@ def _check(cfg: DictConfig, overrides: Sequence[str], schema: Any) -> None:
     for key in OmegaConf.missing_keys(cfg):
         raise UserError(f"{key} has to be given: {key}=…")
     keys = [override.lstrip("+").partition("=")[0] for override in overrides if not override.startswith("~")]
-    values = {key: OmegaConf.select(cfg, key) for key in keys if key in schema}
-    check_types({k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in values.items()}, schema)
+    check_types({key: plain(OmegaConf.select(cfg, key)) for key in keys if key in schema}, schema)
 
 
 def _remove_empty(folder: Path) -> None:
@@ -182,42 +181,51 @@ def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
         sys.stdout.reconfigure(errors="backslashreplace")  # a name may be of no UTF-8, or the terminal
     try:
         yield
-    except UserError as error:
-        _fail(_of_disk(error, Path()), job.verbose if job else os.environ.get("HYDRA_FULL_ERROR") == "1")
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:  # as of `… --help | head`
-        if job and job.began:
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except Exception as error:
-        if isinstance(full := _of_disk(error, Path.cwd()), UserError):
-            _fail(full, False)
-        if job is None or job.began or not type(error).__module__.startswith(("hydra.", "omegaconf.", "submitit.")):
+        sentence = _sentence(error, Path.cwd())
+        if not sentence and job and not job.began:
+            sentence = _sentence_of_hydra(error)
+        if sentence:
+            _fail(sentence)
+        if not isinstance(error, BrokenPipeError) or (job and job.began):
             raise
-        _fail(_of_hydra(error), job.verbose)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as of `… --help | head`
+        sys.exit(0)
 
 
-def _of_disk(error: Any, place: Path) -> Any:
-    """The error, whoever met it, as a sentence with the remedy if the disk is full."""
+def _sentence(error: Any, place: Path) -> UserError | None:
+    """What is to be said of a user's mistake, or with the remedy of a full disk, whoever met it; None for a bug."""
     cause = error
     while cause and getattr(cause, "errno", 0) not in (*NO_ROOM, errno.EFBIG):
         cause = cause.__cause__
     if not cause or (isinstance(error, RunError) and cause.errno in NO_ROOM):  # `replacing` has named the remedy
-        return error
+        return error if isinstance(error, UserError) else None
     what = error if isinstance(error, UserError) else f"{cause.filename or place}: cannot be written ({cause.strerror})"
-    return RunError(f"{what}; make room there, and start it again, a run with resume=auto")
+    sentence = RunError(f"{what}; make room there, and start it again, a run with resume=auto")
+    sentence.__cause__ = error
+    return sentence
+
+
+def _sentence_of_hydra(error: Exception) -> UserError | None:
+    """What Hydra, OmegaConf or submitit has to say of a setting, in our words where a key does not exist."""
+    if not type(error).__module__.startswith(("hydra.", "omegaconf.", "submitit.")):
+        return None
+    text = f"{error} {error.__cause__ or ''}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return unknown_key(found[1], documented("train", _choices([])))
+    return UserError(text.split("Config search path")[0].split("full_key:")[0])
 
 
 def _hide_full_disk(thread: threading.ExceptHookArgs) -> None:
-    if not isinstance(_of_disk(thread.exc_value, Path()), UserError):  # of TensorBoard's: the run meets it as well
+    if not _sentence(thread.exc_value, Path()):  # of TensorBoard's: the run meets it as well
         threading.__excepthook__(thread)
 
 
-def _fail(error: UserError, verbose: bool) -> NoReturn:
+def _fail(error: UserError) -> NoReturn:
     """The sentence on stderr, of one process, and what it was made from where HYDRA_FULL_ERROR=1 asks for that."""
-    if error.__cause__ and verbose:
+    if error.__cause__ and _VERBOSE:
         traceback.print_exception(error.__cause__)
     if is_first():
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -246,20 +254,13 @@ def _queue_again(number: int, _: FrameType | None) -> NoReturn:
     raise SystemExit(128 + number)
 
 
-def _of_hydra(error: Exception) -> UserError:
-    """What Hydra or OmegaConf has to say of a setting, in our words where a key does not exist."""
-    text = f"{error} {error.__cause__ or ''}"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return unknown_key(found[1], documented("train", _choices([])))
-    return UserError(text.split("Config search path")[0].split("full_key:")[0])
-
-
-def _answered(task: Callable[..., Any], name: str, choices: Callable[[], dict[str, str | None]]) -> bool:
+def _answered(task: Callable[..., Any], name: str) -> bool:
     """Print what --help or --version asks for: a task's manual is its module's docstring, and all settings."""
     if "--version" in sys.argv[1:]:
         print(__version__)
     elif "--help" in sys.argv[1:] or "-h" in sys.argv[1:]:
-        print(inspect.getdoc(inspect.getmodule(task)), help_page(name, choices()), sep="\n\n")
+        choices = _choices([word for word in sys.argv[1:] if "=" in word]) if name == "train" else {}
+        print(inspect.getdoc(inspect.getmodule(task)), help_page(name, choices), sep="\n\n")
     else:
         _refuse_sheet(name, sys.argv[1:])
         return False

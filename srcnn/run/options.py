@@ -1,17 +1,19 @@
-"""A run's settings: checked against the YAML, made into objects, recorded, and compared with those of a checkpoint."""
+"""A run's settings: made into objects, and recorded."""
 
 import ctypes
 import inspect
+import math
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from omegaconf import DictConfig
 from torch import nn
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -22,7 +24,7 @@ from srcnn.errors import UserError
 from srcnn.processes import process_share
 from srcnn.run.callbacks import AtomicCheckpointIO
 from srcnn.run.make import find_class, make, plain
-from srcnn.run.precision import best_precision, bf16_speed
+from srcnn.run.precision import best_precision
 from srcnn.run.schema import ELSEWHERE, flatten
 from srcnn.upscale import device_of
 
@@ -58,33 +60,18 @@ def describe(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         "values": {
             key: value
             for key, value in values.items()
-            if (key not in ELSEWHERE or key in ("trainer.precision", "trainer.fast_dev_run"))
-            and not re.search(r"(^|\.)_", key)
-            and place not in str(value)
+            if key not in ELSEWHERE and not re.search(r"(^|\.)_", key) and place not in str(value)
         },
         "classes": {k.removesuffix("._target_"): v for k, v in values.items() if k.endswith("._target_") and v},
         "versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(L.__version__)},
     }
 
 
-def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between the settings of two runs, as "key: then -> now"."""
-    found = []
-    for part in ("classes", "values", "machine", "versions", "data"):
-        old, new = then.get(part, {}), now.get(part, {})
-        for key in dict.fromkeys([*old, *new]):
-            if old.get(key) != new.get(key):
-                name = f"{key}._target_" if part == "classes" else key if part == "values" else f"{part}.{key}"
-                found.append(f"{name}: {old.get(key)} -> {new.get(key)}")
-    return found
-
-
-def is_exact(change: str, run: Mapping[str, Any]) -> bool:
-    """Whether a run that is resumed with this change (see `changes`) is still bit for bit the uninterrupted one."""
-    key, values = change.partition(":")[0], run["values"]
-    if key in ("trainer.max_epochs", "trainer.max_steps"):  # if the learning rate does not depend on the run's length
-        return values.get("scheduler.schedule", "") is None or values.get("scheduler.schedule.shape") == "multistep"
-    return key.startswith(("callbacks.", "logger.")) and not key.startswith("callbacks.ema")
+def steps_per_epoch(trainer: Any, batches: int) -> int:
+    """The steps of the optimiser in an epoch of so many batches, as Lightning limits and accumulates them."""
+    limit = trainer.limit_train_batches  # which `overfit_batches` sets as well
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return math.ceil(batches / trainer.accumulate_grad_batches)
 
 
 def keep_freed_memory() -> None:
@@ -103,35 +90,20 @@ def new_trainer(
 ) -> tuple[L.Trainer, str]:
     """Lightning's Trainer for a run in `folder`, and in which precision it trains and why."""
     values = plain(settings)
-    for key in ("callbacks", "logger", "plugins", "default_root_dir", "enable_checkpointing"):
-        if key in values:
-            raise UserError(f"trainer.{key}: is set by callbacks, logger and hydra.run.dir")
     if values["max_epochs"] == -1 and values["max_steps"] == -1:
         raise UserError("trainer.max_epochs=-1 needs trainer.max_steps, or the run never ends")
     device = device_of(values["accelerator"])
     if device.type == "cpu":
         keep_freed_memory()
     best, why = best_precision(device)
-    precision = f"{best}: {why}"
+    precision = f"{values['precision']}, as asked for ({why})"
     if values["precision"] == "auto":
-        values["precision"] = best
-    else:
-        precision = f"{values['precision']}, as asked for"
-        if str(values["precision"]).startswith("bf16") and best == "32-true":
-            precision += f"; {why}: a product takes {1 / bf16_speed():.0f} times as long as in float32"
-    # A row of the log an epoch and a run at least.
-    limit, batches = values["limit_train_batches"], len(data.patches)
-    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    steps = batches // values["accumulate_grad_batches"]
-    lengths = [length for length in (steps, values["max_steps"]) if length > 0] or [1]
-    values["log_every_n_steps"] = min(values["log_every_n_steps"], *lengths)
+        values["precision"], precision = best, f"{best}: {why}"
     plugins: list[Any] = [AtomicCheckpointIO()]
-    started = process_share()[1]
+    _, started = process_share()
     if "SLURM_JOB_ID" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         # One that srun did not start with others may start them itself, as on any machine. Signals are for RunGuard.
-        kind, options = ("SLURM", {"auto_requeue": False}) if started > 1 else ("Lightning", {})
-        target = f"lightning.pytorch.plugins.environments.{kind}Environment"
-        plugins.append(make("trainer", {"_target_": target, **options}))
+        plugins.append(SLURMEnvironment(auto_requeue=False) if started > 1 else LightningEnvironment())
     trainer = make(
         "trainer",
         {"_target_": "lightning.Trainer", **values},
@@ -142,6 +114,9 @@ def new_trainer(
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
     )
+    # A row of the log an epoch and a run at least.
+    lengths = (trainer.log_every_n_steps, steps_per_epoch(trainer, len(data.patches)), trainer.max_steps)
+    trainer.log_every_n_steps = min(length for length in lengths if length > 0)
     if trainer.world_size != started > 1:
         asked = f"trainer.devices={values['devices']} trainer.num_nodes={values['num_nodes']}"
         raise UserError(f"{asked}: srun or torchrun has started {started} processes, which has to be as many")

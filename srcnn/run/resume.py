@@ -15,7 +15,6 @@ from srcnn.errors import UserError
 from srcnn.run.checkpoint import newest_checkpoint, progress, read_checkpoint, read_run, run_of
 from srcnn.run.cli import quote_path
 from srcnn.run.make import is_of_libraries
-from srcnn.run.options import changes, is_exact
 from srcnn.run.schema import ELSEWHERE
 
 # Groups, and keys of no group, that a resumed run takes from its checkpoint.
@@ -38,12 +37,21 @@ class Start(NamedTuple):
 
 def finished(folder: Path, run: Mapping[str, Any]) -> dict[str, Any] | None:
     """What weights.pth records of the run that has ended in this folder, if it had the settings of `run`."""
+    done = _shipped(folder)
+    if any(done.get(part) != run[part] for part in ("values", "classes")):
+        return None
+    newest = newest_checkpoint(folder)
+    has_gone_on = newest is not None and newest[1] > done.get("steps", 0)
+    return None if has_gone_on else done
+
+
+def _shipped(folder: Path) -> dict[str, Any]:
+    """What weights.pth records of its run; {} without it."""
     path = folder / "weights.pth"
     try:
-        done = run_of(path, read_checkpoint(path))
+        return run_of(path, read_checkpoint(path))
     except UserError:
-        return None
-    return done if all(done.get(part) == run[part] for part in ("values", "classes")) else None
+        return {}
 
 
 def find_start(resume: str | None, folder: Path) -> Start | None:
@@ -61,30 +69,52 @@ def find_start(resume: str | None, folder: Path) -> Start | None:
 
 def check_start(start: Start, resume: str, run: Mapping[str, Any], schedule: Any, folder: Path) -> list[str]:
     """Lines to print about how the resumed run differs; UserError where it cannot go on with these settings."""
-    different = changes(start.checkpoint["run"], run)
-    keys = [line.partition(":")[0] for line in different]
-    if any(key == "scale" or key.startswith("model") for key in keys):
+    different = _changes(start.checkpoint["run"], run)
+    if any(key == "scale" or key.startswith("model") for key in different):
         raise UserError("resume goes on with the same network: leave model and scale out, or start a run (init_from=)")
-    if "optim._target_" in keys:
+    if "optim._target_" in different:
         raise UserError("resume goes on with the state of the same optimiser: leave optim= out (or init_from=)")
-    ours = [line for line in different if not line.startswith(("machine.", "versions."))]
+    ours = [f"{key}: {change}" for key, change in different.items() if not key.startswith(("machine.", "versions."))]
     if resume == "same" and ours:
         raise UserError(f"{folder}: holds a run of other settings ({ours[0]}); take another folder")
-    fixed = [key for key in keys if key.startswith(("scheduler.", "optim.")) or key == "trainer.max_epochs"]
+    fixed = [key for key in different if key.startswith(("scheduler.", "optim.")) or key == "trainer.max_epochs"]
     if isinstance(schedule, LRScheduler) and fixed:
         name = type(schedule).__name__
         raise UserError(
             f"{fixed[0]} changed, and torch's {name} keeps the old learning rate in its state: take a schedule of "
             "srcnn.optim.Schedule, or start a run (init_from=)"
         )
-    _check_unfinished(start, run["values"], folder)
-    lines = [f"resuming {start.path} after step {start.step}"]
+    (epochs, steps), values = progress(*start), run["values"]
+    if _shipped(folder).get("steps", 0) >= steps:  # else its test is still to be done
+        if 0 < values["trainer.max_epochs"] <= epochs:
+            more = f"give it more with trainer.max_epochs={2 * epochs}"
+            raise UserError(f"{start.path}: this run has done its {epochs} epochs; {more}")
+        if 0 < values["trainer.max_steps"] <= steps:
+            raise UserError(f"{start.path}: this run has done its {steps} steps; raise trainer.max_steps")
+    lines = [f"resuming {start.path} after step {steps}"]
     lines += [f"  {line}" for line in ours] or ["  with its own settings"]
-    if inexact := [key for line, key in zip(different, keys, strict=True) if not is_exact(line, run)]:
+    if inexact := [key for key in different if not _is_exact(key, values)]:
         lines.append(f"  so not bit for bit the run it was: {', '.join(inexact)} changed")
-    if "trainer.val_check_interval" in run["values"]:  # Lightning's, after such a validation
-        lines.append("  perhaps not bit for bit the run it was: trainer.val_check_interval validates within an epoch")
     return lines
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, str]:
+    """What differs between the settings of two runs, as "then -> now" by key."""
+    found = {}
+    for part in ("classes", "values", "machine", "versions", "data"):
+        old, new = then.get(part, {}), now.get(part, {})
+        for key in dict.fromkeys([*old, *new]):
+            if old.get(key) != new.get(key):
+                name = f"{key}._target_" if part == "classes" else key if part == "values" else f"{part}.{key}"
+                found[name] = f"{old.get(key)} -> {new.get(key)}"
+    return found
+
+
+def _is_exact(key: str, values: Mapping[str, Any]) -> bool:
+    """Whether a run that is resumed with a change of this setting is still bit for bit the uninterrupted one."""
+    if key in ("trainer.max_epochs", "trainer.max_steps"):  # if the learning rate does not depend on the run's length
+        return values.get("scheduler.schedule", "") is None or values.get("scheduler.schedule.shape") == "multistep"
+    return key.startswith(("callbacks.", "logger.")) and not key.startswith("callbacks.ema")
 
 
 def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, start: Start | None) -> None:
@@ -92,26 +122,15 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
     try:
         trainer.fit(module, data, ckpt_path=start.path if start else None)
     except Exception as error:
-        hooks = ("srcnn.lit_module", "srcnn.run.callbacks", "packaging.version", "pathlib")  # which take it up
         if isinstance(error, UserError) or not start or trainer.global_step > start.step:
             raise
-        steps = {"training_step", "validation_step"}  # where the network and the loss run
+        hooks = ("srcnn.lit_module", "srcnn.run.callbacks", "packaging.version", "pathlib")  # which take it up
         names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
-        if names & steps or not is_of_libraries(error, *hooks):
+        has_begun = names & {"training_step", "validation_step"}  # where the network and the loss run
+        if has_begun or not is_of_libraries(error, *hooks):
             raise
         text = f"its state does not fit this run ({type(error).__name__}: {error})"
         raise UserError(f"{start.path}: {text}: start one from its weights with init_from=") from error
-
-
-def _check_unfinished(start: Start, values: Mapping[str, Any], folder: Path) -> None:
-    epochs, steps = progress(*start)
-    if not (folder / "weights.pth").exists():
-        return  # stopped before its test: that is still to be done
-    if 0 < values["trainer.max_epochs"] <= epochs:
-        more = f"give it more with trainer.max_epochs={2 * epochs}"
-        raise UserError(f"{start.path}: this run has done its {epochs} epochs; {more}")
-    if 0 < values["trainer.max_steps"] <= steps:
-        raise UserError(f"{start.path}: this run has done its {steps} steps; raise trainer.max_steps")
 
 
 def expand_resume(words: Sequence[str]) -> list[str]:
@@ -138,7 +157,7 @@ def expand_resume(words: Sequence[str]) -> list[str]:
             saved = {other: value for other, value in saved.items() if not other.startswith(f"{key}.")}
     kept = []
     for key, override in saved.items():
-        if key in given or (key in ELSEWHERE and key != "trainer.precision"):
+        if key in given or key in ELSEWHERE:
             continue
         if not _is_trusted(override):
             line = override.input_line

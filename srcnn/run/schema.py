@@ -17,7 +17,7 @@ _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: 
 # Keys of the machine or the place: no part of what a run is.
 ELSEWHERE = (
     "output_dir", "resume", "data.root", "trainer.accelerator", "trainer.devices", "trainer.num_nodes",
-    "trainer.strategy", "trainer.precision", "trainer.fast_dev_run",
+    "trainer.strategy",
 )  # fmt: skip
 _SEVERAL_TYPES = ("data.hold_out",)  # names or how many
 

@@ -4,15 +4,12 @@ import runpy
 from pathlib import Path
 
 _CLONE, _WHEEL = Path(__file__).parents[2], Path(__file__).parents[1] / "scripts"
+_SCRIPTS = _WHEEL if _WHEEL.is_dir() else _CLONE
 
 
 def train() -> None:
-    _run("train.py")
+    runpy.run_path(str(_SCRIPTS / "train.py"), run_name="__main__")
 
 
 def predict() -> None:
-    _run("predict.py")
-
-
-def _run(name: str) -> None:
-    runpy.run_path(str((_WHEEL if _WHEEL.is_dir() else _CLONE) / name), run_name="__main__")
+    runpy.run_path(str(_SCRIPTS / "predict.py"), run_name="__main__")
