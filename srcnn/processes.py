@@ -26,12 +26,13 @@ def is_first() -> bool:
 
 @contextmanager
 def alone_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Keep other processes out of an existing folder; UserError if one is at work there.
+    """Keep other processes out of a folder, made if it is not there; UserError if one is at work in it.
 
     The system lets go of the lock when its holder dies. A file system without locks, as some NFS, keeps nobody out.
     """
     path = Path(folder) / ".lock"
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # another rank may have removed it, as it was empty
         file = open(path, "ab+", buffering=0)  # noqa: SIM115
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error

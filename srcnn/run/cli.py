@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from srcnn import __version__
 from srcnn.errors import NO_ROOM, RunError, UserError
-from srcnn.processes import alone_in, is_first
+from srcnn.processes import alone_in, is_first, process_share
 from srcnn.run import CONFIGS
 from srcnn.run.make import plain
 from srcnn.run.schema import SHEET, check_types, documented, help_page, unknown_key
@@ -152,7 +152,7 @@ class _Job:
                 return None
             if not sentence:
                 raise
-            if self.folder_is_new and is_first():  # which may not have taken its lock there yet
+            if self.folder_is_new or process_share()[1] > 1:  # another of those started together may have made it
                 _remove_empty(folder)
             _fail(sentence)  # here, as Hydra would add a line of its own
 
