@@ -82,8 +82,8 @@ def test_crops_show_what_the_network_makes_of_the_image(trained: Path, images: P
     """The network's panel is what it makes of the LR of the crop."""
     net, _ = load_network(trained / "checkpoints" / "best.ckpt")
     hr = read_image(images / "image0.png")
-    crop, zoom = hardest_crop(Sample("s", "image0", hr, "s"), 3, 24), 3
-    page = panels_of(crop, net, zoom)
+    crop, zoom = hardest_crop(Sample("s", "image0", hr, "s"), 3, 24), 4
+    page = panels_of(crop, net)
     side = 24 * zoom
     panels = [page[CAPTION : CAPTION + side, x : x + side][::zoom, ::zoom] for x in range(GAP, 3 * side, side + GAP)]
     truth = panels[2].transpose(2, 0, 1)

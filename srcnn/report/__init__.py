@@ -39,7 +39,8 @@ def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> 
         settings.append(f"degradation={facts['degradation'].split()[0]}")
     commands.append(("Test again", ["python", "-m", "srcnn.evaluate", *settings]))
     page = ["python", "-m", "srcnn.export", "format=html", f"ckpt_path={paths[0]}"]
-    commands.append(("A page on which anybody enlarges photographs with these weights", page))
+    weights = "these weights" if len(tested) == 1 else next(iter(networks))
+    commands.append((f"A page on which anybody enlarges photographs with {weights}", page))
     write_report(folder / "report.html", networks, cards, commands)
     print(f"\n{table(networks)}\n")
     for name, path in zip(networks, paths, strict=True):

@@ -26,7 +26,7 @@ from srcnn.upscale import super_resolve
 
 _PSNR = "psnr/val"  # in TensorBoard
 # What TensorBoard's hparams tab has a column for, beside what was typed; few, as it shows five at first.
-_HPARAMS = ("model", "optim", "optim.lr", "data.batch_size")
+_HPARAMS = ("model", "optim.lr", "data.batch_size")
 _PLACES = ("hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")  # make no run another
 
 
@@ -119,8 +119,8 @@ class TensorBoard(TensorBoardLogger):
         sweep = self.folder.parent / "multirun.yaml"  # by Hydra's sweeper
         shared = OmegaConf.load(sweep).hydra.overrides.task if sweep.is_file() else []
         typed = [word.lstrip("+~") for word in overrides if word not in shared]
-        pairs = [word.partition("=") for word in typed if not word.startswith(_PLACES)]
-        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)
+        self.typed = dict(word.partition("=")[::2] for word in typed if not word.startswith(_PLACES))
+        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.typed.items())
         there = next(self.folder.rglob("events.out.tfevents.*"), None)
         self.folder = there.parent if there else self.folder / re.sub(r"[^\w=.,+-]", "_", name)[:100]
 
@@ -138,10 +138,9 @@ class TensorBoard(TensorBoardLogger):
     def show_result(self, run: Mapping[str, Any], scores: Scores) -> None:
         """Settings and results, which the hparams tab sorts by; the results as parameters, so that they draw no dot."""
         known = {**_class_names(run), **run["values"]}
-        typed = [word.lstrip("+~").partition("=")[0] for word in run["overrides"]]
-        keys = [*_HPARAMS, *(key for key in typed if not key.startswith(_PLACES))]
         results = {"best_val": run["val_psnr"], **{name: mean.psnr for name, mean in means(scores).items()}}
-        params = {key: known.get(key) for key in keys} | results
+        params = dict.fromkeys(_HPARAMS) | self.typed
+        params = {key: known.get(key, text) for key, text in params.items()} | results
         self.log_hyperparams({key: value for key, value in params.items() if value is not None}, {_PSNR: 0.0})
 
 
@@ -177,13 +176,17 @@ class Crops(L.Callback):
             boards[0].experiment.add_images("weights/first_layer", filters, step)  # as a grid
 
 
-def panels_of(crop: Sample, net: Network, zoom: int = 3) -> np.ndarray:
-    """Bicubic, network and ground truth beside each other, every pixel a square: uint8 [H, W, 3]."""
+def panels_of(crop: Sample, net: Network) -> np.ndarray:
+    """Bicubic, network and ground truth beside each other, every pixel a square: uint8 [H, W, 3].
+
+    TensorBoard shows an image 350 pixels wide, by nearest neighbour: a wider one's captions would lose lines.
+    """
+    zoom = max(1, 108 // crop.hr.shape[-1])
     lr, hr = lr_and_hr(crop, net.scale)
     sr = super_resolve(net, lr.to(next(net.parameters()).device)).cpu().clamp(0, 1)
     panels = {"bicubic": bicubic_up(lr, net.scale).clamp(0, 1), type(net).__name__: sr, "ground truth": hr}
     errors = [float((rgb_to_y(quantize(panel)) - rgb_to_y(hr)).square().mean()) for panel in panels.values()]
-    decibels = [f" {-10 * math.log10(error):.2f} dB" if error else "" for error in errors]
+    decibels = [f" {-10 * math.log10(error):.2f}" if error else "" for error in errors]
     captions = [name + text for name, text in zip(panels, decibels, strict=True)]
     return np.asarray(sheet([(captions, magnified([*panels.values()], zoom))]))
 

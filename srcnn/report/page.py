@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import math
 import platform
 import re
@@ -21,7 +22,7 @@ from torch import Tensor
 from srcnn import __version__
 from srcnn.files import replacing, to_pillow
 from srcnn.report.panels import Shown
-from srcnn.report.plots import COLOURS, Line, plot
+from srcnn.report.plots import Line, colours, plot
 from srcnn.report.scores import Tested, about, differences, read_csv, rows_of, said
 
 MOST_IMAGES = 12  # on a page
@@ -92,6 +93,7 @@ def write_report(
         names=list(networks),
         tiles=tiles if len(networks) == 1 else [],
         facts=one.facts,
+        shaved=one.net.scale if one.net.scale > 1 else "no",
         protocol_note=_PROTOCOL_NOTES.get(one.facts["protocol"], ""),
         tables={image_set: rows_of(networks, image_set) for image_set in apart},
         most_rows=_MOST_ROWS,
@@ -100,7 +102,7 @@ def write_report(
         cards=cards,
         count=len(one.scores),
         plots=_training_plots({name: read_log(one.log) for name, one in networks.items()}),
-        commands=[(what, shlex.join(words)) for what, words in commands],
+        commands=[(what, command_line(words)) for what, words in commands],
         settings=_settings(tests, [tested.run for tested in networks.values()]),
     )
 
@@ -134,6 +136,12 @@ def write_page(path: Path, template: str, **content: Any) -> None:
         temporary.write_text(_TEMPLATES.get_template(template).render(date=date, **content), encoding="utf-8")
 
 
+def command_line(words: Sequence[str]) -> str:
+    """Words as a shell takes them; in double quotes where Hydra has put single ones, as in data.test=['Set5']."""
+    doubled = [f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word) for word in words]
+    return " ".join(doubled)
+
+
 def figure(value: float | None, form: str = ".2f") -> str:
     """A figure for a page; a dash for one that there is not."""
     return "–" if value is None or not math.isfinite(value) else format(value, form)
@@ -154,8 +162,7 @@ def read_log(path: Path | None) -> list[dict[str, float]]:
 def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> list[Line]:
     """A metric of each run over the number of steps done, the first on top, and bicubic's below it if there is one."""
     lines: list[Line] = []
-    colours = [*list(COLOURS)[:6], *["soft"] * len(logs)]
-    for (name, rows), colour in zip(logs.items(), colours, strict=False):
+    for (name, rows), colour in zip(logs.items(), colours(len(logs)), strict=True):
         points = [(row["step"] + 1, row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
         if points:
             lines.insert(0, Line(name, points, colour))
@@ -179,8 +186,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def breakable(text: Any) -> Markup:
-    """A key, a path or a class name that a narrow screen breaks between its parts, not inside a word."""
+def breakable(value: Any) -> Markup:
+    """A key or a value as one types it, which a narrow screen breaks between its parts, not inside a word."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
     return Markup(re.sub(r"(?<=[./_,])", "<wbr>", str(escape(text))))
 
 

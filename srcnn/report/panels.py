@@ -74,7 +74,7 @@ def magnified(images: Sequence[Tensor], zoom: int) -> list[Image.Image]:
 def sheet(rows: Sequence[tuple[Sequence[str], Sequence[Image.Image]]]) -> Image.Image:
     """Rows of images in columns as wide as the widest, under their captions if a row has any."""
     width = max(image.width for _, images in rows for image in images)
-    bands, font = [], ImageFont.load_default(15)
+    bands, font = [], ImageFont.load_default(14)
     for captions, images in rows:
         caption = CAPTION if captions else 0
         band = Image.new("RGB", (len(images) * (width + GAP) + GAP, caption + images[0].height + GAP), _PAPER)

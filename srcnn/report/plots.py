@@ -9,13 +9,20 @@ from typing import Any
 
 from markupsafe import Markup
 
-# Okabe and Ito's colours, and two grays: what templates/plot.css calls by these names, for light and dark pages.
+# Okabe and Ito's colours, and grays: what templates/plot.css calls by these names, for light and dark pages.
 COLOURS = {
     "c0": "#0072b2", "c1": "#d55e00", "c2": "#009e73", "c3": "#cc79a7", "c4": "#e69f00", "c5": "#56b4e9",
-    "soft": "#59636e", "rule": "#d8dee4",
+    "rest": "#a3abb3", "soft": "#59636e", "rule": "#d8dee4",
 }  # fmt: skip
-_DASHES = {"c0": "-", "c1": "--", "c2": ":", "c3": "-.", "c4": (0, (7, 2)), "c5": (0, (2, 1)), "soft": (0, (1, 2))}
+_DASHES = {
+    "c0": "-", "c1": "--", "c2": ":", "c3": "-.", "c4": (0, (7, 2)), "c5": (0, (2, 1)), "rest": "-", "soft": (0, (1, 2))
+}  # fmt: skip
 _MOST = 400  # points of a line
+
+
+def colours(count: int) -> list[str]:
+    """For so many runs, best first: the six colours, and gray for the rest."""
+    return [f"c{number}" if number < 6 else "rest" for number in range(count)]
 
 
 @dataclass(frozen=True)

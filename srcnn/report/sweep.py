@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from hydra.experimental.callback import Callback
 from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
-from srcnn.report.page import curves, figure, read_log, write_page
-from srcnn.report.plots import COLOURS, Line, plot
+from srcnn.report.page import command_line, curves, figure, read_log, write_page
+from srcnn.report.plots import Line, colours, plot
 from srcnn.report.scores import write_csv
 
 
@@ -69,9 +68,13 @@ def rank(folder: Path, overrides: Sequence[str]) -> None:
     for row in rows:
         figures = [figure(row.get(key)).rjust(6) for key in ("val_psnr", *(f"{name}_psnr" for name in tests))]
         print("  ".join([f"{row['rank']:>4}", *figures, f"{row['run']:>3}", row["overrides"]]))
+    if seeds:
+        print("\nmean ± standard deviation over seeds (dB)")
+        print("  ".join(["seeds", *(f"{name:>14}" for name in ("val", *tests)), "overrides"]))
     for row in seeds:
-        texts = [f"{name} {pair['mean']:.3f} ± {pair['std']:.3f}" for name, pair in row["figures"].items()]
-        print(f"{row['settings'] or 'over seeds'}: {', '.join(texts)} dB over {row['runs']} seeds")
+        pairs = [row["figures"].get(name) for name in ("validation", *tests)]
+        figures = [f"{pair['mean']:.3f} ± {pair['std']:.3f}" if pair else figure(None) for pair in pairs]
+        print("  ".join([f"{row['runs']:>5}", *(f"{text:>14}" for text in figures), row["settings"]]))
     print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
 
 
@@ -100,10 +103,9 @@ def write_sweep(
     values = [dict(override.lstrip("+").partition("=")[::2] for override in run["overrides"]) for run in runs]
     keys = dict.fromkeys(key for run in values for key in run)
     parameters = [key for key in keys if len({run.get(key) for run in values}) > 1]
-    styles = [*list(COLOURS)[:6], *["soft"] * len(runs)]
     shown = [
         {**run, "values": {key: own[key] for key in parameters if key in own}, "style": style}
-        for run, own, style in zip(runs, values, styles, strict=False)
+        for run, own, style in zip(runs, values, colours(len(runs)), strict=True)
     ]
     lines = curves(
         {f"run {run['name']}": read_log(path.parent / run["name"] / "metrics.csv") for run in runs}, "val/psnr"
@@ -125,7 +127,7 @@ def write_sweep(
             _parameter_plot(key, known) for key in parameters if (known := [r for r in ranked if key in r["values"]])
         ],
         curves=plot(lines, "step", "PSNR on the validation images, dB") if lines else None,
-        command=shlex.join(command),
+        command=command_line(command),
     )
 
 

@@ -45,7 +45,8 @@ def device_name(device: torch.device) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{names[0] if names else platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: str, pixels: str) -> str:
@@ -174,6 +175,11 @@ class EpochBars(RichProgressBar):
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
         ]
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Lightning's counts from 0; our lines and checkpoints count from 1."""
+        limit = self.trainer.max_epochs
+        return f"epoch {current_epoch + 1}" + (f"/{limit}" if limit and limit > 0 else "")
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         names = {"train/loss": "loss", "val/psnr": "PSNR"}
