@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from torch import Tensor
 
 from srcnn import __version__
 from srcnn.files import replacing, to_pillow
@@ -28,7 +27,6 @@ from srcnn.report.scores import Tested, about, differences, read_csv, rows_of, s
 MOST_IMAGES = 12  # on a page
 MOST_BYTES = 8e6  # of images on a page
 _MOST_SIDE = 640  # pixels; of a larger image only a part is shown
-_MOST_ROWS = 200
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -57,22 +55,19 @@ def card(image: Shown) -> dict[str, Any]:
         views = {name: view[..., top : top + _MOST_SIDE, left : left + _MOST_SIDE] for name, view in views.items()}
         height, width = views["LR"].shape[-2:]
         part = f"{width}×{height} pixels at ({left}, {top}) of {part}"
-    addresses = {name: _data_address(view) for name, view in views.items()}
+    addresses = {}
+    for name, view in views.items():
+        file = io.BytesIO()
+        to_pillow(view[0]).save(file, "webp", lossless=True, quality=50)  # the exact pixels
+        addresses[name] = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
     return {**image._asdict(), "part": part, "width": width, "height": height, "views": addresses}
-
-
-def _data_address(image: Tensor) -> str:
-    """A data address of the exact pixels."""
-    file = io.BytesIO()
-    to_pillow(image[0]).save(file, "webp", lossless=True, quality=50)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def write_report(
     path: Path,
     networks: Mapping[str, Tested],
     cards: Sequence[Mapping[str, Any]],
-    commands: Sequence[tuple[str, Sequence[str]]],
+    commands: Mapping[str, Sequence[str]],
 ) -> None:
     """The page of a test of one network, or of several beside each other.
 
@@ -86,6 +81,9 @@ def write_report(
     if "seconds" in one.run:
         device = one.run.get("machine", {}).get("device", one.run.get("device", ""))
         tiles.append(("Trained for", duration(one.run["seconds"]), f"{one.run['steps']:,} steps on {device}"))
+    logs = {name: read_log(one.log) for name, one in networks.items()}
+    titles = {"val/psnr": "PSNR on the validation images, dB", "train/loss": "Training loss"}
+    plots = [plot(c, "step", titles[key], labels=len(c) > 1) for key in titles if (c := curves(logs, key))]
     write_page(
         path,
         "report.html",
@@ -96,13 +94,12 @@ def write_report(
         shaved=one.net.scale if one.net.scale > 1 else "no",
         protocol_note=_PROTOCOL_NOTES.get(one.facts["protocol"], ""),
         tables={image_set: rows_of(networks, image_set) for image_set in apart},
-        most_rows=_MOST_ROWS,
         published={"Set5": _PUBLISHED} if paper else {},
-        apart={s: {name: said(other) for name, other in others.items()} for s, others in apart.items()},
+        apart=apart,
         cards=cards,
         count=len(one.scores),
-        plots=_training_plots({name: read_log(one.log) for name, one in networks.items()}),
-        commands=[(what, command_line(words)) for what, words in commands],
+        plots=plots,
+        commands={what: command_line(words) for what, words in commands.items()},
         settings=_settings(tests, [tested.run for tested in networks.values()]),
     )
 
@@ -173,12 +170,6 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> li
     return lines
 
 
-def _training_plots(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Markup]:
-    what = {"val/psnr": "PSNR on the validation images, dB", "train/loss": "Training loss"}
-    found = {title: curves(logs, metric) for metric, title in what.items()}
-    return [plot(lines, "step", title, labels=len(lines) > 1) for title, lines in found.items() if lines]
-
-
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 100:
@@ -192,4 +183,4 @@ def breakable(value: Any) -> Markup:
     return Markup(re.sub(r"(?<=[./_,])", "<wbr>", str(escape(text))))
 
 
-_TEMPLATES.filters |= {"figure": figure, "duration": duration, "breakable": breakable}
+_TEMPLATES.filters |= {"figure": figure, "duration": duration, "breakable": breakable, "said": said}

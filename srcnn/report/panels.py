@@ -93,7 +93,7 @@ def sheet(rows: Sequence[tuple[Sequence[str], Sequence[Image.Image]]]) -> Image.
 
 def write_comparison(path: Path, images: Sequence[Shown]) -> None:
     """A PNG of the first images: each whole, and zoomed at its telling crop."""
-    write_image(path, sheet([row for image in images[:MOST_COMPARED] for row in _rows(image)]))
+    write_image(path, sheet([row for image in images for row in _rows(image)]))
 
 
 def _rows(image: Shown) -> list[tuple[list[str], list[Image.Image]]]:

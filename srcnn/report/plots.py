@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -40,18 +40,16 @@ def plot(
     x: str,
     y: str,
     log_x: bool = False,
-    categories: Sequence[str] = (),
-    ticks: Sequence[float] | None = None,
+    ticks: Mapping[float, str] = {},
     labels: bool = False,
     style: str = "",
 ) -> Markup:
     """Lines over each other, for a page.
 
-    x, y        what the axes show
-    categories  names of x = 0, 1, 2, …
-    ticks       where on the x axis values stand, instead of round ones
-    labels      the lines' names in a legend
-    style       a style sheet to put inside, for a file of its own
+    x, y    what the axes show
+    ticks   what stands where on the x axis, instead of round values
+    labels  the lines' names in a legend
+    style   a style sheet to put inside, for a file of its own
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -72,10 +70,8 @@ def plot(
         axes.title.set(fontsize=11, ha="left", x=0)
         axes.grid(axis="y", color=COLOURS["rule"])
         axes.spines[["top", "right", "left"]].set_visible(False)
-        if categories:
-            axes.set_xticks(range(len(categories)), categories)
-        elif ticks:
-            axes.set_xticks(ticks, [f"{value:,.10g}" for value in ticks], minor=False)
+        if ticks:
+            axes.set_xticks([*ticks], [*ticks.values()])
             axes.minorticks_off()
         if labels:
             axes.legend(frameon=False)
