@@ -56,11 +56,10 @@ def export(cfg: DictConfig) -> None:
 def _to_onnx(net: Network, path: Path, facts: Mapping[str, str]) -> float:
     onnxruntime = _imported("onnxruntime", "onnxscript")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not there
-    names: dict[str, Any] = {"input_names": ["lr"], "output_names": ["sr"]}
-    program = torch.onnx.export(
-        net, (torch.rand(1, net.channels, 24, 32),), dynamic_shapes=_DYNAMIC, verbose=False, **names
+    example = (torch.rand(1, net.channels, 24, 32),)
+    program: Any = torch.onnx.export(
+        net, example, input_names=["lr"], output_names=["sr"], dynamic_shapes=_DYNAMIC, verbose=False
     )
-    assert program
     program.model.metadata_props.update(facts)
     program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])

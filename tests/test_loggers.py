@@ -59,7 +59,8 @@ def test_hparams(sweep: tuple[Path, str], images: Path) -> None:
         best = max(event.value for event in read(folder).Scalars("psnr/val"))
         assert start.hparams["best_val"].number_value == pytest.approx(best)
         assert start.hparams[images.name].number_value > 0
-        assert "data.train_dir" not in start.hparams
+        known = {"model", "optim.lr", "data.batch_size", "best_val", images.name}
+        assert set(start.hparams) == known  # what all runs of the sweep share is not there
         assert metadata.SESSION_END_INFO_TAG in contents
     assert sorted(found) == [(1e-4, 8), (1e-4, 16), (5e-3, 8), (5e-3, 16)]
 

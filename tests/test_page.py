@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import OmegaConf
 from srcnn.data.leaves import dead_leaves
 from srcnn.files import write_image
 from srcnn.metrics import Score
-from srcnn.report.page import read_log
+from srcnn.report.page import command_line, read_log
 from srcnn.report.plots import Line, plot
 from srcnn.report.sweep import SweepTable
 
@@ -259,6 +260,30 @@ def test_a_sweep_of_unlike_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     text = (tmp_path / "sweep.html").read_text()
     assert "<td>30.500 ± 0.707</td><td>–</td><td>32.000 ± 0.000</td>" in text
     assert "${output_dir}" in text
+
+
+def test_a_sweep_of_many_runs(tmp_path: Path) -> None:
+    """From the seventh on in gray, solid: bicubic's line alone is dotted."""
+    for number in range(8):
+        scored(tmp_path, f"{number}", [f"optim.lr={number}"], 30.0 + number, a=32.0)
+        log = "".join(f"{step},{30 + number},29\n" for step in (1, 2))
+        (tmp_path / f"{number}" / "metrics.csv").write_text(f"step,val/psnr,val/psnr_bicubic\n{log}")
+    end_sweep(tmp_path)
+    text = (tmp_path / "sweep.html").read_text()
+    curves = text[text.index("Validation on the way") :]
+    lines = re.findall(r'style="fill: none;([^"]*stroke: var\(--(?:c\d|rest|soft)\); stroke-width: 1.5[^"]*)"', curves)
+    gray = [line for line in lines if "--rest" in line]
+    dotted = [line for line in lines if "--soft" in line]
+    assert (len(lines), len(gray), len(dotted)) == (9, 2, 1)
+    assert not any("dasharray" in line for line in gray) and "dasharray: 1.5,3" in dotted[0]
+    assert "gray: the others" in curves
+
+
+def test_commands_to_copy() -> None:
+    """Words of Hydra's with single quotes stay readable, and a shell takes each as it was."""
+    words = ["python", "data.test=['Set5','a b']", "data.train_dir=it's $HOME", "optim.lr=1", "data.test=[photos]"]
+    assert command_line(words[:2]) == "python \"data.test=['Set5','a b']\""
+    assert shlex.split(command_line(words)) == words
 
 
 def test_a_ranking_that_fails_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -45,9 +44,7 @@ _PROTOCOL_NOTES = {
 def card(image: Shown) -> dict[str, Any]:
     """An image as the page compares it; of a large one the part around its telling crop."""
     height, width = image.hr.shape[-2:]
-    nearest = F.interpolate(image.lr, size=image.hr.shape[-2:], mode="nearest")
-    views = {"bicubic": image.bicubic(), **image.sr, "ground truth": image.hr, "LR": nearest}
-    part = f"{width}×{height}"
+    views, part = image.views(), f"{width}×{height}"
     if max(height, width) > 1.2 * _MOST_SIDE:
         y, x, side = image.telling_crop()
         places = ((y, height), (x, width))

@@ -125,12 +125,10 @@ class PlainProgress(L.Callback):
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if self.estimated:
-            return
         steps = trainer.global_step - self.first
         if steps == self.warm_up:
             self.warm = time.monotonic()
-        elif steps > self.warm_up and time.monotonic() > self.warm + self.measured:
+        elif steps > self.warm_up and not self.estimated and time.monotonic() > self.warm + self.measured:
             self.estimated = True
             step = (time.monotonic() - self.warm) / (steps - self.warm_up)
             left = step * (trainer.estimated_stepping_batches - trainer.global_step)
