@@ -262,6 +262,13 @@ def test_a_sweep_of_unlike_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "${output_dir}" in text
 
 
+def test_a_sweep_over_seeds_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        scored(tmp_path, f"{seed}", ["optim=muon", f"seed={seed}"], 30.0 + seed, a=32.0)
+    end_sweep(tmp_path, "optim=muon", "seed=0,1,2")
+    assert "all: 3 runs\n    validation 31.000 ± 1.000, a 32.000 ± 0.000\n" in capsys.readouterr().out
+
+
 def test_a_sweep_of_many_runs(tmp_path: Path) -> None:
     """From the seventh on in gray, solid: bicubic's line alone is dotted."""
     for number in range(8):

@@ -45,17 +45,21 @@ def rank(folder: Path, overrides: Sequence[str]) -> None:
     if not runs:
         return
     runs.sort(key=lambda run: -(run["val_psnr"] or -math.inf))
+    for run, style in zip(runs, colours(len(runs)), strict=True):
+        run["style"], run["values"] = style, dict(word.lstrip("+").partition("=")[::2] for word in run["overrides"])
+    keys = dict.fromkeys(key for run in runs for key in run["values"])
+    parameters = [key for key in keys if len({run["values"].get(key) for run in runs}) > 1]
     tests = list(dict.fromkeys(name for run in runs for name in run["mean"]))
     rows = []
-    for number, (run, words) in enumerate(zip(runs, _differing([run["overrides"] for run in runs]), strict=True), 1):
+    for number, run in enumerate(runs, 1):
         row = {"rank": number, "run": run["name"], "val_psnr": run["val_psnr"]}
         row |= {f"{name}_{key}": value for name, mean in run["mean"].items() for key, value in mean.items()}
-        rows.append(row | {"protocol": run["protocol"], "overrides": words})
+        rows.append(row | {"protocol": run["protocol"], "overrides": _settings(run, parameters)})
     write_csv(folder / "sweep.csv", rows)
-    seeds = over_seeds(runs)
+    seeds = over_seeds(runs, parameters)
     if seeds:
         write_csv(folder / "sweep_seeds.csv", seeds)
-    write_sweep(folder / "sweep.html", runs, tests, seeds, ["python", "train.py", "-m", *overrides])
+    write_sweep(folder, runs, parameters, tests, seeds, ["python", "train.py", "-m", *overrides])
     print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images")
     print("  ".join(["rank", *(f"{name:>6}" for name in ("val", *tests)), "run", "overrides"]))
     for row in rows:
@@ -70,20 +74,26 @@ def rank(folder: Path, overrides: Sequence[str]) -> None:
     print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
 
 
-def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _settings(run: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Those of a run's settings, as typed, which have one of the keys."""
+    return " ".join(word for word in run["overrides"] if word.lstrip("+").partition("=")[0] in keys)
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]], parameters: Sequence[str]) -> list[dict[str, Any]]:
     """Mean and standard deviation of PSNR over the runs that differ in their seed alone; for two seeds or more.
 
     A row has "settings", "runs" and, of the validation and each test set that all of them have, NAME_mean and NAME_std.
     """
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(tuple(w for w in run["overrides"] if not w.startswith("seed=")), []).append(run)
-    groups = {words: group for words, group in groups.items() if len(group) > 1}
+        groups.setdefault(_settings(run, [key for key in parameters if key != "seed"]), []).append(run)
     rows = []
-    for settings, group in zip(_differing([*groups]), groups.values(), strict=True):
-        row: dict[str, Any] = {"settings": settings, "runs": len(group)}
+    for settings, group in groups.items():
+        if len(group) < 2:
+            continue
         figures = {"validation": [run["val_psnr"] for run in group]}
         figures |= {name: [run["mean"].get(name, {}).get("psnr") for run in group] for name in group[0]["mean"]}
+        row: dict[str, Any] = {"settings": settings, "runs": len(group)}
         for name, values in figures.items():
             if None not in values:
                 row |= {f"{name}_mean": fmean(values), f"{name}_std": stdev(values)}
@@ -91,36 +101,24 @@ def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _differing(runs: Sequence[Sequence[str]]) -> list[str]:
-    """The words of each run that not all of them have."""
-    constant = set.intersection(*map(set, runs)) if len(runs) > 1 else set()
-    return [" ".join(word for word in words if word not in constant) for words in runs]
-
-
 def write_sweep(
-    path: Path,
+    folder: Path,
     runs: Sequence[Mapping[str, Any]],
+    parameters: Sequence[str],
     tests: Sequence[str],
     seeds: Sequence[Mapping[str, Any]],
     command: Sequence[str],
 ) -> None:
-    """The page of a sweep: its runs, best first, each as its scores.json, in folders beside the page."""
-    values = [dict(override.lstrip("+").partition("=")[::2] for override in run["overrides"]) for run in runs]
-    keys = dict.fromkeys(key for run in values for key in run)
-    parameters = [key for key in keys if len({run.get(key) for run in values}) > 1]
-    shown = [
-        {**run, "values": {key: own[key] for key in parameters if key in own}, "style": style}
-        for run, own, style in zip(runs, values, colours(len(runs)), strict=True)
-    ]
-    logs = {f"run {run['name']}": read_log(path.parent / run["name"] / "metrics.csv") for run in runs}
+    """The page of a sweep: its runs, best first, each as its scores.json, with its "style" and "values" as typed."""
+    logs = {f"run {run['name']}": read_log(folder / run["name"] / "metrics.csv") for run in runs}
     lines = curves(logs, "val/psnr")
-    ranked = [run for run in shown if run["val_psnr"] is not None]
+    ranked = [run for run in runs if run["val_psnr"] is not None]
     with_setting = {key: [run for run in ranked if key in run["values"]] for key in parameters}
     write_page(
-        path,
+        folder / "sweep.html",
         "sweep.html",
         title=f"Sweep of {len(runs)} runs over {', '.join(parameters) or 'nothing'}",
-        runs=shown,
+        runs=runs,
         seeds=seeds,
         tests=tests,
         parameters=parameters,
