@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from srcnn.data.samples import Sample
-from srcnn.errors import RunError, check_range
+from srcnn.errors import check_range
 from srcnn.image import bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
 from srcnn.report.panels import lr_and_hr, magnified, sheet
@@ -63,8 +63,9 @@ class MetricsCSV(Logger):
 
     def __init__(self, save_dir: str, purge_step: int | None = None):
         super().__init__()
-        self.path, self.purge_step = Path(save_dir) / "metrics.csv", purge_step or 0
+        self.path = Path(save_dir) / "metrics.csv"
         self.columns: list[str] = []
+        self.purge_step: float = purge_step or 0
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Not here: they are in config.yaml beside the log."""
@@ -72,16 +73,12 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
-        try:
-            if row.keys() <= set(self.columns):
-                with open(self.path, "a", newline="", encoding="utf-8") as file:
-                    csv.DictWriter(file, self.columns).writerow(row)
-            else:
-                rows = [*(self._read() if self.columns or self.purge_step else []), row]
-                write_csv(self.path, rows)
-                self.columns = list(dict.fromkeys(key for row in rows for key in row))
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
+        if row.keys() <= set(self.columns):
+            with open(self.path, "a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+        else:
+            self.columns = write_csv(self.path, [*(self._read() if self.purge_step else []), row])
+            self.purge_step = math.inf  # all rows that are there now are of this run
 
     def _read(self) -> list[dict[str, Any]]:
         """The rows that are there, but for those to drop; a file that is no CSV is kept under another name."""
@@ -95,8 +92,7 @@ class MetricsCSV(Logger):
             self.path.rename(aside)
             return []
         known = [row for row in rows if (row.get("step") or "").isdecimal() and None not in row]
-        purge_step = math.inf if self.columns else self.purge_step
-        return [row for row in known if int(row["step"]) < purge_step]
+        return [row for row in known if int(row["step"]) < self.purge_step]
 
 
 class TensorBoard(TensorBoardLogger):

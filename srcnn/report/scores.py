@@ -153,10 +153,11 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader((line for line in file if line.endswith("\n")), strict=True))
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows into a CSV file; a column for every key that any of them has."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows into a CSV file; a column for every key that any of them has. Returns the columns."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
         writer.writeheader()
         writer.writerows(rows)
+    return columns

@@ -144,5 +144,5 @@ def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
         Line(f"run {run['name']}", [(place, run["val_psnr"])], run["style"], joined=False)
         for run, place in zip(runs, places, strict=True)
     ][::-1]  # the best on top
-    ticks = {place: words[int(place)] if words else f"{place:,.10g}" for place in places}
+    ticks = {place: words[int(place)] if words else f"{place:,.10g}" for place in sorted(places)}
     return plot(dots, key, "Validation PSNR, dB", log_x=log, ticks=ticks if words or len(ticks) <= 6 else {})
