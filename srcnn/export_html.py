@@ -247,8 +247,6 @@ class _Recorder(TorchFunctionMode):
         return self._conv(x, torch.eye(x.channels).repeat_interleave(repeats, 0)[..., None, None], None)
 
     def pixel_shuffle(self, x: _Value, upscale_factor: int) -> _Value:
-        if upscale_factor == 1:
-            return x
         return self.emit("shuffle", x, channels=x.channels // upscale_factor**2, scale=upscale_factor)
 
     def relu(self, x: _Value, inplace: bool = False) -> _Value:
