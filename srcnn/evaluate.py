@@ -82,9 +82,9 @@ def score_sets(
                 write_image(folder / sample.image_set / f"{sample.name}_x{scale}.png", to_uint8(sr)[0].cpu())
             hr, lr = sample.tensors(device)
             scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr, lr=lr)))
-        logs = (parent / "metrics.csv" for parent in path.absolute().parents[:2])
         facts = {"protocol": cfg.protocol, "degradation": described, "checkpoint": str(path)}
-        log = next((log for log in logs if log.is_file()), None)
+        logs = [parent / "metrics.csv" for parent in path.absolute().parents[:2]]
+        log = next(filter(Path.is_file, logs), None)
         tested.append(report.Tested(net, scores, facts, runs[path], log))
     report.write(folder, tested, samples)
     if with_images:
@@ -93,10 +93,8 @@ def score_sets(
 
 def _degradation(name: str | None, run: Mapping[str, Any]) -> Degradation:
     """The degradation of this name in configs/degradation, or else the one that the checkpoint was trained for."""
-    known: dict[str, Any] = {
-        path.stem: OmegaConf.load(path) for path in sorted((CONFIGS / "degradation").glob("*.yaml"))
-    }
-    del known["none"]
+    files = [path for path in sorted((CONFIGS / "degradation").glob("*.yaml")) if path.stem != "none"]
+    known: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in files}
     if name is not None:
         check_choice("degradation", name, tuple(known))
         return make("degradation", known[name])

@@ -128,7 +128,7 @@ def _record(function: Callable[[Tensor], Tensor], channels: int) -> list[Operati
     with torch.no_grad(), recorder:
         result = function(x)
     last = recorder.values.get(id(result))
-    if last is None or last.value.number != len(recorder.ops):
+    if last is None or last.number != len(recorder.ops):
         raise UserError("format=html: the network does not return what its last operation makes")
     return recorder.ops
 
@@ -140,18 +140,14 @@ class _Value(NamedTuple):
     channels: int
 
 
-class _Known(NamedTuple):
-    tensor: Tensor  # kept, lest another gets its id
-    value: _Value
-
-
 class _Recorder(TorchFunctionMode):
     """Notes what happens to a tensor. The methods after `emit` have names and arguments of torch's functions."""
 
     def __init__(self, x: Tensor):
         super().__init__()
         self.ops: list[Operation] = []
-        self.values = {id(x): _Known(x, _Value(0, x.shape[1]))}
+        self.values = {id(x): _Value(0, x.shape[1])}
+        self.tensors = [x]  # kept, lest another gets the id of one
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -159,20 +155,19 @@ class _Recorder(TorchFunctionMode):
         flat = [x for arg in (*args, *kwargs.values()) for x in (arg if isinstance(arg, list | tuple) else [arg])]
         if isinstance(result, Tensor | list | tuple) and any(id(x) in self.values for x in flat):
             name = func.__name__.strip("_")
-            if isinstance(result, tuple) and not any(isinstance(x, Tensor) for x in result):  # a shape
+            if isinstance(result, torch.Size):
                 return result
             if not (isinstance(result, Tensor) and name in _FUNCTIONS):
                 raise _refused(name)
-            args, kwargs = [self._known(x) for x in args], {key: self._known(x) for key, x in kwargs.items()}
+            inputs = [self.values.get(id(x), x) for x in args]
+            options = {key: self.values.get(id(x), x) for key, x in kwargs.items()}
             try:
-                value = getattr(self, name)(*args, **kwargs)
+                value = getattr(self, name)(*inputs, **options)
             except TypeError:
                 raise _refused(f"{name} with these arguments") from None
-            self.values[id(result)] = _Known(result, value)
+            self.values[id(result)] = value
+            self.tensors.append(result)
         return result
-
-    def _known(self, x: Any) -> Any:
-        return self.values[id(x)].value if id(x) in self.values else x
 
     def emit(self, op: str, *inputs: _Value, channels: int | None = None, **facts: Any) -> _Value:
         self.ops.append({"op": op, "in": [x.number for x in inputs], **facts})
@@ -252,8 +247,6 @@ class _Recorder(TorchFunctionMode):
         return self._conv(x, torch.eye(x.channels).repeat_interleave(repeats, 0)[..., None, None], None)
 
     def pixel_shuffle(self, x: _Value, upscale_factor: int) -> _Value:
-        if upscale_factor == 1:
-            return x
         return self.emit("shuffle", x, channels=x.channels // upscale_factor**2, scale=upscale_factor)
 
     def relu(self, x: _Value, inplace: bool = False) -> _Value:

@@ -43,9 +43,10 @@ def describe(path: Path) -> dict[str, Any]:
         except (LookupError, RuntimeError, TypeError, ValueError):
             raise UserError(f"{path}: its optimizer_states are not an optimiser's") from None
         facts["optimizer"] = {"class": run.get("classes", {}).get("optim"), "learning rate": rates}
-    names = {"overrides": "overrides", "values": "hyper_parameters", "versions": "versions"}
-    told = {names.get(key, key): value for key, value in run.items() if key not in ("classes", "data")}
-    return facts | {key: value for key, value in told.items() if key not in facts}
+    for key, value in run.items():
+        if key not in ("classes", "data"):
+            facts.setdefault("hyper_parameters" if key == "values" else key, value)
+    return facts
 
 
 def show(facts: dict[str, Any]) -> str:

@@ -1,8 +1,8 @@
 """PSNR and SSIM under a named protocol."""
 
 import math
-from dataclasses import asdict, astuple, dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -11,8 +11,7 @@ from srcnn.nets import Network
 from srcnn.upscale import gray_of, super_resolve
 
 
-@dataclass(frozen=True)
-class Score:
+class Score(NamedTuple):
     """PSNR in dB and SSIM on the luma of one image, and of bicubic on the same image."""
 
     psnr: float
@@ -26,11 +25,10 @@ class Score:
         return self.psnr - self.bicubic_psnr
 
     def as_dict(self) -> dict[str, float]:
-        return asdict(self) | {"gain": self.gain}
+        return self._asdict() | {"gain": self.gain}
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(NamedTuple):
     """How a network is scored: on the luma (BT.601) of 8-bit images, `scale` pixels shaved off each side.
 
     At scale 1 nothing is shaved off, as is usual for noise and JPEG artefacts, and bicubic is the LR image itself.
@@ -41,7 +39,6 @@ class Protocol:
     basicsr  BasicSR and most papers since 2018: the LR is an 8-bit RGB file, luma is not rounded.
     """
 
-    name: str
     lr_8bit: bool
     luma_8bit: bool
 
@@ -53,10 +50,9 @@ class Protocol:
 
         Without SSIM, which takes longer than small networks do, it is NaN.
         """
-        scale = net.scale
-        hr = modcrop(hr, scale)
-        truth = self._luma(hr)
+        scale, hr = net.scale, modcrop(hr, net.scale)
         if lr is None and not self.lr_8bit:
+            truth = self._luma(hr)
             luma_lr = bicubic_down(truth / 255, scale)
             bicubic = self._luma(quantize(bicubic_up(luma_lr, scale)))
             if net.channels == 1:
@@ -66,15 +62,13 @@ class Protocol:
                 sr = self._luma(quantize(gray_of(rgb)) if hr.shape[1] == 1 else rgb)
             return _score(sr, bicubic, truth, scale, with_ssim)
         lr = quantize(bicubic_down(hr.expand(-1, 3, -1, -1), scale)) if lr is None else _with_channels(lr, hr.shape[1])
-        return self._compare(lr, quantize(super_resolve(net, lr)), truth, with_ssim)
+        return self.compare(lr, quantize(super_resolve(net, lr)), hr, with_ssim)
 
-    def compare(self, lr: Tensor, sr: Tensor, hr: Tensor) -> Score:
+    def compare(self, lr: Tensor, sr: Tensor, hr: Tensor, with_ssim: bool = True) -> Score:
         """Score an SR image that is there, and bicubic on the same LR: all [1, 1 or 3, H, W] in [0, 1]."""
-        return self._compare(lr, sr, self._luma(hr))
-
-    def _compare(self, lr: Tensor, sr: Tensor, truth: Tensor, with_ssim: bool = True) -> Score:
         scale = sr.shape[-1] // lr.shape[-1]
-        return _score(self._luma(sr), self._luma(quantize(bicubic_up(lr, scale))), truth, scale, with_ssim)
+        bicubic = quantize(bicubic_up(lr, scale))
+        return _score(self._luma(sr), self._luma(bicubic), self._luma(hr), scale, with_ssim)
 
     def _luma(self, image: Tensor) -> Tensor:
         image = image.cpu().double()  # not every accelerator has float64
@@ -87,7 +81,7 @@ def _with_channels(lr: Tensor, channels: int) -> Tensor:
     return quantize(gray_of(lr)) if channels < lr.shape[1] else lr.expand(-1, channels, -1, -1)
 
 
-def _score(sr: Tensor, bicubic: Tensor, truth: Tensor, scale: int, with_ssim: bool = True) -> Score:
+def _score(sr: Tensor, bicubic: Tensor, truth: Tensor, scale: int, with_ssim: bool) -> Score:
     figures, border = [], scale if scale > 1 else 0
     for luma in (sr, bicubic):
         pair = shave(luma, border), shave(truth, border)
@@ -95,10 +89,7 @@ def _score(sr: Tensor, bicubic: Tensor, truth: Tensor, scale: int, with_ssim: bo
     return Score(*figures)
 
 
-PROTOCOLS = {
-    "authors": Protocol("authors", lr_8bit=False, luma_8bit=True),
-    "basicsr": Protocol("basicsr", lr_8bit=True, luma_8bit=False),
-}
+PROTOCOLS = {"authors": Protocol(lr_8bit=False, luma_8bit=True), "basicsr": Protocol(lr_8bit=True, luma_8bit=False)}
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
@@ -128,5 +119,5 @@ def ssim(image: Tensor, truth: Tensor) -> float:
 
 def mean_score(scores: list[Score]) -> Score:
     """The mean of each figure over images; of decibels, not of squared errors. Images too small for SSIM count not."""
-    columns = zip(*map(astuple, scores), strict=True)
+    columns = zip(*scores, strict=True)
     return Score(*(fmean([x for x in column if not math.isnan(x)] or [math.nan]) for column in columns))

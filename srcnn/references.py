@@ -19,7 +19,7 @@ class References:
     def __init__(self, net: Network, folder: str, records: Records):
         if not Path(folder).is_dir():
             raise UserError(f"reference={folder}: no such folder")
-        self.net, self.scale, self.folder, self.records = net, net.scale, Path(folder), records
+        self.net, self.folder, self.records = net, Path(folder), records
         self.network = type(net).__name__
         self.paths = [path for path in walk(self.folder) if is_image_name(path) and not records.know(path)]
         self.scores: list[tuple[str, str, Score]] = []
@@ -35,7 +35,7 @@ class References:
         hr = as_float(read_image(found[0])[None])
         lr, sr = (as_float(one.colour[None]) for one in (image, larger))
         height, width = sr.shape[-2:]
-        if not (0 <= hr.shape[-2] - height < self.scale and 0 <= hr.shape[-1] - width < self.scale):
+        if not all(0 <= more < self.net.scale for more in (hr.shape[-2] - height, hr.shape[-1] - width)):
             size = f"{hr.shape[-1]}x{hr.shape[-2]} pixels where {width}x{height} were made"
             raise UserError(f"{source}: {found[0]} has {size}")
         hr = hr[..., :height, :width]

@@ -14,7 +14,7 @@ from srcnn.run.cli import parse
 SIZES = [(19, 40), (33, 25), (4, 71)]  # none that it was exported or compared with
 
 
-@pytest.mark.parametrize("weights", ["srcnn_x3", "bare"])
+@pytest.mark.parametrize("weights", ["srcnn_x3", "compact_x3", "bare"])
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_and_pt2(
     weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
@@ -29,8 +29,8 @@ def test_onnx_and_pt2(
         weights = "bare.pth"
     for format in ("onnx", "pt2"):
         export(parse("export", [f"ckpt_path={weights}", f"format={format}", f"output=net.{format}"]))
-        assert "of torch on sizes" in capsys.readouterr().out
-    net, _ = load_network(weights if weights == "srcnn_x3" else tmp_path / weights)
+        assert "of torch\n" in capsys.readouterr().out
+    net, _ = load_network(weights)
     session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
     known = session.get_modelmeta().custom_metadata_map
     assert known["scale"] == str(net.scale)
@@ -42,9 +42,10 @@ def test_onnx_and_pt2(
         lr = torch.rand(1, net.channels, height, width)
         with torch.no_grad():
             expected = net(lr)
-            torch.testing.assert_close(program(lr), expected, atol=1e-5, rtol=0)
+            atol = 1e-5 * max(1, float(expected.abs().max()))  # Compact makes hundreds of noise
+            torch.testing.assert_close(program(lr), expected, atol=atol, rtol=0)
         (sr,) = session.run(None, {"lr": lr.numpy()})
-        torch.testing.assert_close(torch.from_numpy(sr), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.from_numpy(sr), expected, atol=atol, rtol=0)
 
 
 def test_weights_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,8 @@ def test_hparams(sweep: tuple[Path, str], images: Path) -> None:
         best = max(event.value for event in read(folder).Scalars("psnr/val"))
         assert start.hparams["best_val"].number_value == pytest.approx(best)
         assert start.hparams[images.name].number_value > 0
-        assert "data.train_dir" not in start.hparams
+        known = {"model", "optim.lr", "data.batch_size", "best_val", images.name}
+        assert set(start.hparams) == known  # what all runs of the sweep share is not there
         assert metadata.SESSION_END_INFO_TAG in contents
     assert sorted(found) == [(1e-4, 8), (1e-4, 16), (5e-3, 8), (5e-3, 16)]
 
@@ -82,8 +83,8 @@ def test_crops_show_what_the_network_makes_of_the_image(trained: Path, images: P
     """The network's panel is what it makes of the LR of the crop."""
     net, _ = load_network(trained / "checkpoints" / "best.ckpt")
     hr = read_image(images / "image0.png")
-    crop, zoom = hardest_crop(Sample("s", "image0", hr, "s"), 3, 24), 3
-    page = panels_of(crop, net, zoom)
+    crop, zoom = hardest_crop(Sample("s", "image0", hr, "s"), 3, 24), 4
+    page = panels_of(crop, net)
     side = 24 * zoom
     panels = [page[CAPTION : CAPTION + side, x : x + side][::zoom, ::zoom] for x in range(GAP, 3 * side, side + GAP)]
     truth = panels[2].transpose(2, 0, 1)

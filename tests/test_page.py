@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+import shlex
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from srcnn.data.leaves import dead_leaves
 from srcnn.files import write_image
 from srcnn.metrics import Score
-from srcnn.report.page import read_log
+from srcnn.report.page import command_line, read_log
 from srcnn.report.plots import Line, plot
 from srcnn.report.sweep import SweepTable
 
@@ -232,7 +232,7 @@ def test_a_sweeps_page(browser: Any, sweep: tuple[Path, str]) -> None:
 
 def scored(folder: Path, name: str, overrides: list[str], val_psnr: float | None, **psnr: float) -> None:
     """What a run of a sweep leaves, as far as the ranking reads it."""
-    mean = {s: asdict(Score(p, 0.9, 29.0, 0.8)) | {"gain": p - 29} for s, p in psnr.items()}
+    mean = {s: Score(p, 0.9, 29.0, 0.8).as_dict() for s, p in psnr.items()}
     run = {"name": name, "overrides": overrides, "val_psnr": val_psnr, "mean": mean, "protocol": "authors"}
     (folder / name).mkdir()
     (folder / name / "scores.json").write_text(json.dumps(run | {"seconds": 3.0, "checkpoint": "best.ckpt"}))
@@ -256,10 +256,41 @@ def test_a_sweep_of_unlike_runs(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert [row["run"] for row in rows][2:] == ["1", "0", "4"]
     assert (rows[2]["a_psnr"], rows[2]["b_psnr"]) == ("32.0", "")
     assert re.search(r"^ +5 +– +– +33\.00 +4  data\.hold_out=0$", output, re.MULTILINE)
-    assert "data.test=[a]: validation 30.500 ± 0.707, a 32.000 ± 0.000 dB over 2 seeds" in output
+    assert "data.test=[a]: 2 runs\n    validation 30.500 ± 0.707, a 32.000 ± 0.000\n" in output
     text = (tmp_path / "sweep.html").read_text()
-    assert "<td>30.50 ± 0.71</td><td>–</td><td>32.00 ± 0.00</td>" in text
+    assert "<td>30.500 ± 0.707</td><td>–</td><td>32.000 ± 0.000</td>" in text
     assert "${output_dir}" in text
+
+
+def test_a_sweep_over_seeds_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        scored(tmp_path, f"{seed}", ["optim=muon", f"seed={seed}"], 30.0 + seed, a=32.0)
+    end_sweep(tmp_path, "optim=muon", "seed=0,1,2")
+    assert "all: 3 runs\n    validation 31.000 ± 1.000, a 32.000 ± 0.000\n" in capsys.readouterr().out
+
+
+def test_a_sweep_of_many_runs(tmp_path: Path) -> None:
+    """From the seventh on in gray, solid: bicubic's line alone is dotted."""
+    for number in range(8):
+        scored(tmp_path, f"{number}", [f"optim.lr={number}"], 30.0 + number, a=32.0)
+        log = "".join(f"{step},{30 + number},29\n" for step in (1, 2))
+        (tmp_path / f"{number}" / "metrics.csv").write_text(f"step,val/psnr,val/psnr_bicubic\n{log}")
+    end_sweep(tmp_path)
+    text = (tmp_path / "sweep.html").read_text()
+    curves = text[text.index("Validation on the way") :]
+    lines = re.findall(r'style="fill: none;([^"]*stroke: var\(--(?:c\d|rest|soft)\); stroke-width: 1.5[^"]*)"', curves)
+    gray = [line for line in lines if "--rest" in line]
+    dotted = [line for line in lines if "--soft" in line]
+    assert (len(lines), len(gray), len(dotted)) == (9, 2, 1)
+    assert not any("dasharray" in line for line in gray) and "dasharray: 1.5,3" in dotted[0]
+    assert "gray: the others" in curves
+
+
+def test_commands_to_copy() -> None:
+    """Words of Hydra's with single quotes stay readable, and a shell takes each as it was."""
+    words = ["python", "data.test=['Set5','a b']", "data.train_dir=it's $HOME", "optim.lr=1", "data.test=[photos]"]
+    assert command_line(words[:2]) == "python \"data.test=['Set5','a b']\""
+    assert shlex.split(command_line(words)) == words
 
 
 def test_a_ranking_that_fails_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -289,7 +320,7 @@ def test_a_log_that_a_kill_cut_off(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_plots_take_what_comes() -> None:
     """One point, equal values, words on the axis, decades, long curves, and names that are not HTML."""
     assert "<use" in plot([Line("a", [(1, 30.0)])], "x", "y")
-    assert "two" in plot([Line("a", [(0, 1.0), (1, 2.0)])], "x", "y", categories=["one", "two"])
+    assert "two" in plot([Line("a", [(0, 1.0), (1, 2.0)])], "x", "y", ticks={0: "one", 1: "two"})
     log = plot([Line("<a>", [(1e-4, 1.0), (1e-1, 2.0)])], "x", "<y>", log_x=True, labels=True)
     assert "<a>" not in log and "<y>" not in log and 'role="img"' in log
     curve = [Line("a", [(i, float(i % 7)) for i in range(100_000)])]

@@ -80,8 +80,8 @@ def test_bar(tiny: list[str], tmp_path: Path) -> None:
     os.close(ours)
     assert process.wait() == 0, output.decode()
     last = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", output.decode()).replace("\r", "\n")
-    for epoch in (0, 1):
-        assert re.search(rf"^Epoch {epoch}/1 +━+ 7/7 +[\d:]+ loss: \S+ PSNR: \S+ *$", last, re.MULTILINE)
+    for epoch in (1, 2):
+        assert re.search(rf"^epoch {epoch}/2 +━+ 7/7 +[\d:]+ loss: \S+ PSNR: \S+ *$", last, re.MULTILINE)
     assert "mean" in last
 
 

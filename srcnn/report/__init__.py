@@ -26,20 +26,19 @@ def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> 
         if number < MOST_COMPARED:
             images.append(image)
     write_comparison(folder / "comparison.png", images)
-    commands: list[tuple[str, list[str]]] = []
+    commands: dict[str, list[str]] = {}
     for name, one in networks.items():
         if "overrides" in one.run:
-            what = "these weights were" if len(tested) == 1 else f"{name} was"
-            commands.append((f"How {what} trained", ["python", "train.py", *one.run["overrides"]]))
+            commands[f"How {name} was trained"] = ["python", "train.py", *one.run["overrides"]]
     paths = [str(one.facts["checkpoint"]) for one in tested]
     settings = [f"ckpt_path={paths[0] if len(paths) == 1 else '[' + ','.join(paths) + ']'}"]
     settings.append(f"data.test=[{','.join(dict.fromkeys(sample.source for sample in samples))}]")
     settings.append(f"protocol={facts['protocol']}")
     if {one.run.get("degradation", "bicubic") for one in tested} != {facts["degradation"]}:  # else evaluate finds it
         settings.append(f"degradation={facts['degradation'].split()[0]}")
-    commands.append(("Test again", ["python", "-m", "srcnn.evaluate", *settings]))
+    commands["Test again"] = ["python", "-m", "srcnn.evaluate", *settings]
     page = ["python", "-m", "srcnn.export", "format=html", f"ckpt_path={paths[0]}"]
-    commands.append(("A page on which anybody enlarges photographs with these weights", page))
+    commands[f"A page on which anybody enlarges photographs with {next(iter(networks))}"] = page
     write_report(folder / "report.html", networks, cards, commands)
     print(f"\n{table(networks)}\n")
     for name, path in zip(networks, paths, strict=True):

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from srcnn.data.samples import Sample
-from srcnn.errors import RunError, check_range
+from srcnn.errors import check_range
 from srcnn.image import bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
 from srcnn.report.panels import lr_and_hr, magnified, sheet
@@ -26,7 +26,7 @@ from srcnn.upscale import super_resolve
 
 _PSNR = "psnr/val"  # in TensorBoard
 # What TensorBoard's hparams tab has a column for, beside what was typed; few, as it shows five at first.
-_HPARAMS = ("model", "optim", "optim.lr", "data.batch_size")
+_HPARAMS = ("model", "optim.lr", "data.batch_size")
 _PLACES = ("hydra", "logger", "resume", "init_from", "data.root", "data.train_dir", "data.test")  # make no run another
 
 
@@ -63,8 +63,9 @@ class MetricsCSV(Logger):
 
     def __init__(self, save_dir: str, purge_step: int | None = None):
         super().__init__()
-        self.path, self.purge_step = Path(save_dir) / "metrics.csv", purge_step or 0
+        self.path = Path(save_dir) / "metrics.csv"
         self.columns: list[str] = []
+        self.purge_step: float = purge_step or 0
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Not here: they are in config.yaml beside the log."""
@@ -72,16 +73,12 @@ class MetricsCSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": step, **{key: float(value) for key, value in metrics.items()}}
-        try:
-            if row.keys() <= set(self.columns):
-                with open(self.path, "a", newline="", encoding="utf-8") as file:
-                    csv.DictWriter(file, self.columns).writerow(row)
-            else:
-                rows = [*(self._read() if self.columns or self.purge_step else []), row]
-                write_csv(self.path, rows)
-                self.columns = list(dict.fromkeys(key for row in rows for key in row))
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be written ({error.strerror})") from error
+        if row.keys() <= set(self.columns):
+            with open(self.path, "a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self.columns).writerow(row)
+        else:
+            self.columns = write_csv(self.path, [*(self._read() if self.purge_step else []), row])
+            self.purge_step = math.inf  # all rows that are there now are of this run
 
     def _read(self) -> list[dict[str, Any]]:
         """The rows that are there, but for those to drop; a file that is no CSV is kept under another name."""
@@ -95,8 +92,7 @@ class MetricsCSV(Logger):
             self.path.rename(aside)
             return []
         known = [row for row in rows if (row.get("step") or "").isdecimal() and None not in row]
-        purge_step = math.inf if self.columns else self.purge_step
-        return [row for row in known if int(row["step"]) < purge_step]
+        return [row for row in known if int(row["step"]) < self.purge_step]
 
 
 class TensorBoard(TensorBoardLogger):
@@ -119,8 +115,8 @@ class TensorBoard(TensorBoardLogger):
         sweep = self.folder.parent / "multirun.yaml"  # by Hydra's sweeper
         shared = OmegaConf.load(sweep).hydra.overrides.task if sweep.is_file() else []
         typed = [word.lstrip("+~") for word in overrides if word not in shared]
-        pairs = [word.partition("=") for word in typed if not word.startswith(_PLACES)]
-        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, _, value in pairs)
+        self.typed = dict(word.partition("=")[::2] for word in typed if not word.startswith(_PLACES))
+        name = ",".join(f"{key.rpartition('.')[2]}={value}" for key, value in self.typed.items())
         there = next(self.folder.rglob("events.out.tfevents.*"), None)
         self.folder = there.parent if there else self.folder / re.sub(r"[^\w=.,+-]", "_", name)[:100]
 
@@ -138,10 +134,9 @@ class TensorBoard(TensorBoardLogger):
     def show_result(self, run: Mapping[str, Any], scores: Scores) -> None:
         """Settings and results, which the hparams tab sorts by; the results as parameters, so that they draw no dot."""
         known = {**_class_names(run), **run["values"]}
-        typed = [word.lstrip("+~").partition("=")[0] for word in run["overrides"]]
-        keys = [*_HPARAMS, *(key for key in typed if not key.startswith(_PLACES))]
         results = {"best_val": run["val_psnr"], **{name: mean.psnr for name, mean in means(scores).items()}}
-        params = {key: known.get(key) for key in keys} | results
+        params = dict.fromkeys(_HPARAMS) | self.typed
+        params = {key: known.get(key, text) for key, text in params.items()} | results
         self.log_hyperparams({key: value for key, value in params.items() if value is not None}, {_PSNR: 0.0})
 
 
@@ -177,13 +172,17 @@ class Crops(L.Callback):
             boards[0].experiment.add_images("weights/first_layer", filters, step)  # as a grid
 
 
-def panels_of(crop: Sample, net: Network, zoom: int = 3) -> np.ndarray:
-    """Bicubic, network and ground truth beside each other, every pixel a square: uint8 [H, W, 3]."""
+def panels_of(crop: Sample, net: Network) -> np.ndarray:
+    """Bicubic, network and ground truth beside each other, every pixel a square: uint8 [H, W, 3].
+
+    TensorBoard shows an image 350 pixels wide, by nearest neighbour: a wider one's captions would lose lines.
+    """
+    zoom = max(1, 108 // crop.hr.shape[-1])
     lr, hr = lr_and_hr(crop, net.scale)
     sr = super_resolve(net, lr.to(next(net.parameters()).device)).cpu().clamp(0, 1)
     panels = {"bicubic": bicubic_up(lr, net.scale).clamp(0, 1), type(net).__name__: sr, "ground truth": hr}
     errors = [float((rgb_to_y(quantize(panel)) - rgb_to_y(hr)).square().mean()) for panel in panels.values()]
-    decibels = [f" {-10 * math.log10(error):.2f} dB" if error else "" for error in errors]
+    decibels = [f" {-10 * math.log10(error):.2f}" if error else "" for error in errors]
     captions = [name + text for name, text in zip(panels, decibels, strict=True)]
     return np.asarray(sheet([(captions, magnified([*panels.values()], zoom))]))
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import io
+import json
 import math
 import platform
 import re
@@ -13,21 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
-from torch import Tensor
 
 from srcnn import __version__
 from srcnn.files import replacing, to_pillow
 from srcnn.report.panels import Shown
-from srcnn.report.plots import COLOURS, Line, plot
+from srcnn.report.plots import Line, colours, plot
 from srcnn.report.scores import Tested, about, differences, read_csv, rows_of, said
 
 MOST_IMAGES = 12  # on a page
 MOST_BYTES = 8e6  # of images on a page
 _MOST_SIDE = 640  # pixels; of a larger image only a part is shown
-_MOST_ROWS = 200
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
     autoescape=True,
@@ -46,9 +44,7 @@ _PROTOCOL_NOTES = {
 def card(image: Shown) -> dict[str, Any]:
     """An image as the page compares it; of a large one the part around its telling crop."""
     height, width = image.hr.shape[-2:]
-    nearest = F.interpolate(image.lr, size=image.hr.shape[-2:], mode="nearest")
-    views = {"bicubic": image.bicubic(), **image.sr, "ground truth": image.hr, "LR": nearest}
-    part = f"{width}×{height}"
+    views, part = image.views(), f"{width}×{height}"
     if max(height, width) > 1.2 * _MOST_SIDE:
         y, x, side = image.telling_crop()
         places = ((y, height), (x, width))
@@ -56,22 +52,19 @@ def card(image: Shown) -> dict[str, Any]:
         views = {name: view[..., top : top + _MOST_SIDE, left : left + _MOST_SIDE] for name, view in views.items()}
         height, width = views["LR"].shape[-2:]
         part = f"{width}×{height} pixels at ({left}, {top}) of {part}"
-    addresses = {name: _data_address(view) for name, view in views.items()}
+    addresses = {}
+    for name, view in views.items():
+        file = io.BytesIO()
+        to_pillow(view[0]).save(file, "webp", lossless=True, quality=50)  # the exact pixels
+        addresses[name] = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
     return {**image._asdict(), "part": part, "width": width, "height": height, "views": addresses}
-
-
-def _data_address(image: Tensor) -> str:
-    """A data address of the exact pixels."""
-    file = io.BytesIO()
-    to_pillow(image[0]).save(file, "webp", lossless=True, quality=50)
-    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def write_report(
     path: Path,
     networks: Mapping[str, Tested],
     cards: Sequence[Mapping[str, Any]],
-    commands: Sequence[tuple[str, Sequence[str]]],
+    commands: Mapping[str, Sequence[str]],
 ) -> None:
     """The page of a test of one network, or of several beside each other.
 
@@ -85,6 +78,9 @@ def write_report(
     if "seconds" in one.run:
         device = one.run.get("machine", {}).get("device", one.run.get("device", ""))
         tiles.append(("Trained for", duration(one.run["seconds"]), f"{one.run['steps']:,} steps on {device}"))
+    logs = {name: read_log(one.log) for name, one in networks.items()}
+    titles = {"val/psnr": "PSNR on the validation images, dB", "train/loss": "Training loss"}
+    plots = [plot(c, "step", titles[key], labels=len(c) > 1) for key in titles if (c := curves(logs, key))]
     write_page(
         path,
         "report.html",
@@ -92,15 +88,15 @@ def write_report(
         names=list(networks),
         tiles=tiles if len(networks) == 1 else [],
         facts=one.facts,
+        shaved=one.net.scale if one.net.scale > 1 else "no",
         protocol_note=_PROTOCOL_NOTES.get(one.facts["protocol"], ""),
         tables={image_set: rows_of(networks, image_set) for image_set in apart},
-        most_rows=_MOST_ROWS,
         published={"Set5": _PUBLISHED} if paper else {},
-        apart={s: {name: said(other) for name, other in others.items()} for s, others in apart.items()},
+        apart=apart,
         cards=cards,
         count=len(one.scores),
-        plots=_training_plots({name: read_log(one.log) for name, one in networks.items()}),
-        commands=[(what, shlex.join(words)) for what, words in commands],
+        plots=plots,
+        commands={what: command_line(words) for what, words in commands.items()},
         settings=_settings(tests, [tested.run for tested in networks.values()]),
     )
 
@@ -134,6 +130,12 @@ def write_page(path: Path, template: str, **content: Any) -> None:
         temporary.write_text(_TEMPLATES.get_template(template).render(date=date, **content), encoding="utf-8")
 
 
+def command_line(words: Sequence[str]) -> str:
+    """Words as a shell takes them; in double quotes where Hydra has put single ones, as in data.test=['Set5']."""
+    doubled = [f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word) for word in words]
+    return " ".join(doubled)
+
+
 def figure(value: float | None, form: str = ".2f") -> str:
     """A figure for a page; a dash for one that there is not."""
     return "–" if value is None or not math.isfinite(value) else format(value, form)
@@ -154,8 +156,7 @@ def read_log(path: Path | None) -> list[dict[str, float]]:
 def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> list[Line]:
     """A metric of each run over the number of steps done, the first on top, and bicubic's below it if there is one."""
     lines: list[Line] = []
-    colours = [*list(COLOURS)[:6], *["soft"] * len(logs)]
-    for (name, rows), colour in zip(logs.items(), colours, strict=False):
+    for (name, rows), colour in zip(logs.items(), colours(len(logs)), strict=True):
         points = [(row["step"] + 1, row[metric]) for row in rows if math.isfinite(row.get(metric, math.nan))]
         if points:
             lines.insert(0, Line(name, points, colour))
@@ -166,12 +167,6 @@ def curves(logs: Mapping[str, Sequence[Mapping[str, float]]], metric: str) -> li
     return lines
 
 
-def _training_plots(logs: Mapping[str, Sequence[Mapping[str, float]]]) -> list[Markup]:
-    what = {"val/psnr": "PSNR on the validation images, dB", "train/loss": "Training loss"}
-    found = {title: curves(logs, metric) for metric, title in what.items()}
-    return [plot(lines, "step", title, labels=len(lines) > 1) for title, lines in found.items() if lines]
-
-
 def duration(seconds: float) -> str:
     """Seconds as people say them."""
     if seconds < 100:
@@ -179,9 +174,10 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def breakable(text: Any) -> Markup:
-    """A key, a path or a class name that a narrow screen breaks between its parts, not inside a word."""
-    return Markup(re.sub(r"(?<=[./_,])", "<wbr>", str(escape(text))))
+def breakable(value: Any) -> Markup:
+    """A key or a value as one types it, which a narrow screen breaks between its parts, not inside a word."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
+    return Markup(re.sub(r"(?<=[./_,])(?!\d)", "<wbr>", str(escape(text))))
 
 
-_TEMPLATES.filters |= {"figure": figure, "duration": duration, "breakable": breakable}
+_TEMPLATES.filters |= {"figure": figure, "duration": duration, "breakable": breakable, "said": said}

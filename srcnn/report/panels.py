@@ -31,15 +31,18 @@ class Shown(NamedTuple):
     sr: Mapping[str, Tensor]  # by the network's name
     scores: Mapping[str, Score]
 
-    def bicubic(self) -> Tensor:
-        return bicubic_up(self.lr, self.hr.shape[-1] // self.lr.shape[-1]).clamp(0, 1)
+    def views(self) -> dict[str, Tensor]:
+        """What there is to compare, all of HR's size."""
+        bicubic = bicubic_up(self.lr, self.hr.shape[-1] // self.lr.shape[-1]).clamp(0, 1)
+        nearest = F.interpolate(self.lr, size=self.hr.shape[-2:], mode="nearest")
+        return {"bicubic": bicubic, **self.sr, "ground truth": self.hr, "LR": nearest}
 
     def telling_crop(self) -> tuple[int, int, int]:
         """Where the network is most ahead of bicubic, or the last network of the first: top, left, side of a square."""
-        compared = [*self.sr.values()] if len(self.sr) > 1 else [self.bicubic(), *self.sr.values()]
+        views, names = self.views(), [*self.sr] if len(self.sr) > 1 else ["bicubic", *self.sr]
         fifth = max(24, max(self.hr.shape[-2:]) // 5)
         side = min(max(side for side in range(24, fifth + 1) if _WIDTH % side == 0), *self.hr.shape[-2:])
-        errors = [(view - self.hr).square().mean(1, keepdim=True) for view in (compared[0], compared[-1])]
+        errors = [(views[name] - self.hr).square().mean(1, keepdim=True) for name in (names[0], names[-1])]
         sums = F.avg_pool2d(F.avg_pool2d(errors[0] - errors[1], (side, 1), stride=1), (1, side), stride=1)
         top, left = divmod(int(sums.argmax()), sums.shape[-1])
         return top, left, side
@@ -74,7 +77,7 @@ def magnified(images: Sequence[Tensor], zoom: int) -> list[Image.Image]:
 def sheet(rows: Sequence[tuple[Sequence[str], Sequence[Image.Image]]]) -> Image.Image:
     """Rows of images in columns as wide as the widest, under their captions if a row has any."""
     width = max(image.width for _, images in rows for image in images)
-    bands, font = [], ImageFont.load_default(15)
+    bands, font = [], ImageFont.load_default(14)
     for captions, images in rows:
         caption = CAPTION if captions else 0
         band = Image.new("RGB", (len(images) * (width + GAP) + GAP, caption + images[0].height + GAP), _PAPER)
@@ -93,15 +96,15 @@ def sheet(rows: Sequence[tuple[Sequence[str], Sequence[Image.Image]]]) -> Image.
 
 def write_comparison(path: Path, images: Sequence[Shown]) -> None:
     """A PNG of the first images: each whole, and zoomed at its telling crop."""
-    write_image(path, sheet([row for image in images[:MOST_COMPARED] for row in _rows(image)]))
+    write_image(path, sheet([row for image in images for row in _rows(image)]))
 
 
 def _rows(image: Shown) -> list[tuple[list[str], list[Image.Image]]]:
     """LR by nearest neighbour, bicubic, SR, HR and the luma errors of SR: whole under captions, and a crop of each."""
     several, luma = len(image.sr) > 1, rgb_to_y(image.hr)
-    nearest = F.interpolate(image.lr, size=image.hr.shape[-2:], mode="nearest")
+    views = image.views()
     errors = [((rgb_to_y(sr) - luma).abs() * ERROR_GAIN).expand(-1, 3, -1, -1) for sr in image.sr.values()]
-    columns = [nearest, image.bicubic(), *image.sr.values(), image.hr, *errors]
+    columns = [views["LR"], views["bicubic"], *image.sr.values(), image.hr, *errors]
     captions = [f"{image.name}: LR, nearest", f"bicubic {next(iter(image.scores.values())).bicubic_psnr:.2f} dB"]
     for name, score in image.scores.items():
         captions.append(f"{name} {score.psnr:.2f} dB" + ("" if several else f" ({score.gain:+.2f})"))

@@ -2,20 +2,27 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 from markupsafe import Markup
 
-# Okabe and Ito's colours, and two grays: what templates/plot.css calls by these names, for light and dark pages.
+# Okabe and Ito's colours, and grays: what templates/plot.css calls by these names, for light and dark pages.
 COLOURS = {
     "c0": "#0072b2", "c1": "#d55e00", "c2": "#009e73", "c3": "#cc79a7", "c4": "#e69f00", "c5": "#56b4e9",
-    "soft": "#59636e", "rule": "#d8dee4",
+    "rest": "#a3abb3", "soft": "#59636e", "rule": "#d8dee4",
 }  # fmt: skip
-_DASHES = {"c0": "-", "c1": "--", "c2": ":", "c3": "-.", "c4": (0, (7, 2)), "c5": (0, (2, 1)), "soft": (0, (1, 2))}
+_DASHES = {
+    "c0": "-", "c1": "--", "c2": ":", "c3": "-.", "c4": (0, (7, 2)), "c5": (0, (2, 1)), "rest": "-", "soft": (0, (1, 2))
+}  # fmt: skip
 _MOST = 400  # points of a line
+
+
+def colours(count: int) -> list[str]:
+    """For so many runs, best first: the six colours, and gray for the rest."""
+    return [f"c{number}" if number < 6 else "rest" for number in range(count)]
 
 
 @dataclass(frozen=True)
@@ -33,18 +40,16 @@ def plot(
     x: str,
     y: str,
     log_x: bool = False,
-    categories: Sequence[str] = (),
-    ticks: Sequence[float] | None = None,
+    ticks: Mapping[float, str] = {},
     labels: bool = False,
     style: str = "",
 ) -> Markup:
     """Lines over each other, for a page.
 
-    x, y        what the axes show
-    categories  names of x = 0, 1, 2, …
-    ticks       where on the x axis values stand, instead of round ones
-    labels      the lines' names in a legend
-    style       a style sheet to put inside, for a file of its own
+    x, y    what the axes show
+    ticks   what stands where on the x axis, instead of round values
+    labels  the lines' names in a legend
+    style   a style sheet to put inside, for a file of its own
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -65,10 +70,8 @@ def plot(
         axes.title.set(fontsize=11, ha="left", x=0)
         axes.grid(axis="y", color=COLOURS["rule"])
         axes.spines[["top", "right", "left"]].set_visible(False)
-        if categories:
-            axes.set_xticks(range(len(categories)), categories)
-        elif ticks:
-            axes.set_xticks(ticks, [f"{value:,.10g}" for value in ticks], minor=False)
+        if ticks:
+            axes.set_xticks([*ticks], [*ticks.values()])
             axes.minorticks_off()
         if labels:
             axes.legend(frameon=False)

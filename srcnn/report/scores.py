@@ -52,7 +52,7 @@ def means(scores: Scores) -> dict[str, Score]:
 def table(networks: Mapping[str, Tested]) -> str:
     """Per image and in the mean: PSNR in dB and SSIM of bicubic and every network; the gain, or the differences."""
     first, *others = networks
-    (net, _, facts, *_), lines = networks[first], []
+    scale, facts, lines = networks[first].net.scale, networks[first].facts, []
     widths = [max(14, len(name)) for name in ("bicubic", *networks)]
     for image_set, apart in differences(networks).items():
         rows = [("image", ["bicubic", *networks], "  gain")]
@@ -61,7 +61,7 @@ def table(networks: Mapping[str, Tested]) -> str:
             rows.append((image, [f"{psnr:6.2f}  {ssim:.4f}" for psnr, ssim in pairs], f"{found[0].gain:+6.2f}"))
         wide = max(len(image) for image, *_ in rows)
         about = f"protocol {facts['protocol']}, LR {facts['degradation']}"
-        lines.append(f"{image_set} x{net.scale}, PSNR (dB) and SSIM on luma, {about}")
+        lines.append(f"{image_set} x{scale}, PSNR (dB) and SSIM on luma, {about}")
         for image, cells, gain in rows:
             cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
             lines.append("  ".join([f"{image:<{wide}}", *cells, *([] if others else [gain])]))
@@ -92,11 +92,10 @@ def differences(networks: Mapping[str, Tested]) -> dict[str, dict[str, dict[str,
         found[image_set] = {}
         for column, other in enumerate(others, 1):
             apart = psnr[:, column] - psnr[:, 0]
-            known = apart[np.isfinite(apart)]  # identical images are infinite dB
-            resampled = np.random.default_rng(0).choice(known if len(known) else [np.nan], (10_000, max(1, len(known))))
-            low, high = np.percentile(resampled.mean(1), [2.5, 97.5])
-            mean = float(known.mean()) if len(known) else math.nan
-            found[image_set][other] = {"mean": mean, "low": float(low), "high": float(high), "n": len(known)}
+            apart = apart[np.isfinite(apart)]  # identical images are infinite dB
+            resampled = np.random.default_rng(0).choice(apart, (10_000, len(apart)))
+            low, high = map(float, np.percentile(resampled.mean(1), [2.5, 97.5]))
+            found[image_set][other] = {"mean": float(apart.mean()), "low": low, "high": high, "n": len(apart)}
     return found
 
 
@@ -122,8 +121,8 @@ def write_scores(folder: Path, networks: Mapping[str, Tested]) -> None:
     apart = {s: {name: _rounded(other) for name, other in found.items()} for s, found in differences(networks).items()}
     documents, rows = {}, []
     for name, (_, scores, facts, *_) in networks.items():
-        mean = {image_set: finite(score) for image_set, score in means(scores).items()}
-        images = {s: {image: finite(score) for other, image, score in scores if other == s} for s in mean}
+        mean = {image_set: _rounded(score.as_dict()) for image_set, score in means(scores).items()}
+        images = {s: {image: _rounded(score.as_dict()) for other, image, score in scores if other == s} for s in mean}
         documents[name] = {**about(networks[name]), "mean": mean, "images": images}
         own = [(s, image, score) for s in mean for image, score in images[s].items()]
         for image_set, image, score in [*own, *((s, "mean", score) for s, score in mean.items())]:
@@ -140,12 +139,8 @@ def write_scores(folder: Path, networks: Mapping[str, Tested]) -> None:
         temporary.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def finite(score: Score) -> dict[str, float | None]:
-    """A score's figures by name, None where one is not a number."""
-    return _rounded(score.as_dict())
-
-
 def _rounded(figures: Mapping[str, float]) -> dict[str, float | None]:
+    """Figures as JSON has them, None where one is not a number."""
     return {key: round(value, 6) if math.isfinite(value) else None for key, value in figures.items()}
 
 
@@ -158,10 +153,11 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
         return list(csv.DictReader((line for line in file if line.endswith("\n")), strict=True))
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows into a CSV file; a column for every key that any of them has."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows into a CSV file; a column for every key that any of them has. Returns the columns."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns)
         writer.writeheader()
         writer.writerows(rows)
+    return columns

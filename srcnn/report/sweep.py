@@ -2,7 +2,6 @@
 
 import json
 import math
-import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,8 @@ from hydra.experimental.callback import Callback
 from markupsafe import Markup
 from omegaconf import DictConfig, OmegaConf
 
-from srcnn.report.page import curves, figure, read_log, write_page
-from srcnn.report.plots import COLOURS, Line, plot
+from srcnn.report.page import command_line, curves, figure, read_log, write_page
+from srcnn.report.plots import Line, colours, plot
 from srcnn.report.scores import write_csv
 
 
@@ -45,87 +44,90 @@ def rank(folder: Path, overrides: Sequence[str]) -> None:
     runs = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/scores.json")]
     if not runs:
         return
-    constant = set.intersection(*(set(run["overrides"]) for run in runs)) if len(runs) > 1 else set()
     runs.sort(key=lambda run: -(run["val_psnr"] or -math.inf))
+    for run, style in zip(runs, colours(len(runs)), strict=True):
+        run["style"], run["values"] = style, dict(word.lstrip("+").partition("=")[::2] for word in run["overrides"])
+    keys = dict.fromkeys(key for run in runs for key in run["values"])
+    parameters = [key for key in keys if len({run["values"].get(key) for run in runs}) > 1]
+    tests = list(dict.fromkeys(name for run in runs for name in run["mean"]))
     rows = []
     for number, run in enumerate(runs, 1):
         row = {"rank": number, "run": run["name"], "val_psnr": run["val_psnr"]}
-        row |= {f"{s}_{key}": value for s, mean in run["mean"].items() for key, value in mean.items()}
-        words = " ".join(word for word in run["overrides"] if word not in constant)
-        rows.append(row | {"protocol": run["protocol"], "overrides": words})
+        row |= {f"{name}_{key}": value for name, mean in run["mean"].items() for key, value in mean.items()}
+        rows.append(row | {"protocol": run["protocol"], "overrides": _settings(run, parameters)})
     write_csv(folder / "sweep.csv", rows)
-    seeds = over_seeds(runs)
+    seeds = over_seeds(runs, parameters)
     if seeds:
-        table = [
-            {"settings": row["settings"], "runs": row["runs"]}
-            | {f"{name}_{key}": value for name, pair in row["figures"].items() for key, value in pair.items()}
-            for row in seeds
-        ]
-        write_csv(folder / "sweep_seeds.csv", table)
-    write_sweep(folder / "sweep.html", runs, seeds, ["python", "train.py", "-m", *overrides])
-    tests = list(dict.fromkeys(name for run in runs for name in run["mean"]))
+        write_csv(folder / "sweep_seeds.csv", seeds)
+    write_sweep(folder, runs, parameters, tests, seeds, ["python", "train.py", "-m", *overrides])
     print(f"\nsweep of {len(rows)} runs, ranked by PSNR (dB) on the validation images")
     print("  ".join(["rank", *(f"{name:>6}" for name in ("val", *tests)), "run", "overrides"]))
     for row in rows:
         figures = [figure(row.get(key)).rjust(6) for key in ("val_psnr", *(f"{name}_psnr" for name in tests))]
         print("  ".join([f"{row['rank']:>4}", *figures, f"{row['run']:>3}", row["overrides"]]))
+    if seeds:
+        print("\nmean ± standard deviation over seeds (dB)")
     for row in seeds:
-        texts = [f"{name} {pair['mean']:.3f} ± {pair['std']:.3f}" for name, pair in row["figures"].items()]
-        print(f"{row['settings'] or 'over seeds'}: {', '.join(texts)} dB over {row['runs']} seeds")
+        names = [name for name in ("validation", *tests) if f"{name}_mean" in row]
+        figures = [f"{name} {row[f'{name}_mean']:.3f} ± {row[f'{name}_std']:.3f}" for name in names]
+        print(f"{row['settings'] or 'all'}: {row['runs']} runs\n    {', '.join(figures)}")
     print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
 
 
-def over_seeds(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and standard deviation of PSNR over the runs that differ in their seed alone; for two seeds or more."""
-    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+def _settings(run: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Those of a run's settings, as typed, which have one of the keys."""
+    return " ".join(word for word in run["overrides"] if word.lstrip("+").partition("=")[0] in keys)
+
+
+def over_seeds(runs: Sequence[Mapping[str, Any]], parameters: Sequence[str]) -> list[dict[str, Any]]:
+    """Mean and standard deviation of PSNR over the runs that differ in their seed alone; for two seeds or more.
+
+    A row has "settings", "runs" and, of the validation and each test set that all of them have, NAME_mean and NAME_std.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
     for run in runs:
-        groups.setdefault(tuple(w for w in run["overrides"] if not w.startswith("seed=")), []).append(run)
-    several = {words: group for words, group in groups.items() if len(group) > 1}
-    constant = set.intersection(*map(set, several)) if several else set()
+        groups.setdefault(_settings(run, [key for key in parameters if key != "seed"]), []).append(run)
     rows = []
-    for words, group in several.items():
+    for settings, group in groups.items():
+        if len(group) < 2:
+            continue
         figures = {"validation": [run["val_psnr"] for run in group]}
         figures |= {name: [run["mean"].get(name, {}).get("psnr") for run in group] for name in group[0]["mean"]}
-        known = {name: values for name, values in figures.items() if None not in values}
-        pairs = {name: {"mean": fmean(values), "std": stdev(values)} for name, values in known.items()}
-        settings = " ".join(word for word in words if word not in constant)
-        rows.append({"settings": settings, "runs": len(group), "figures": pairs})
+        row: dict[str, Any] = {"settings": settings, "runs": len(group)}
+        for name, values in figures.items():
+            if None not in values:
+                row |= {f"{name}_mean": fmean(values), f"{name}_std": stdev(values)}
+        rows.append(row)
     return rows
 
 
 def write_sweep(
-    path: Path, runs: Sequence[Mapping[str, Any]], seeds: Sequence[Mapping[str, Any]], command: Sequence[str]
+    folder: Path,
+    runs: Sequence[Mapping[str, Any]],
+    parameters: Sequence[str],
+    tests: Sequence[str],
+    seeds: Sequence[Mapping[str, Any]],
+    command: Sequence[str],
 ) -> None:
-    """The page of a sweep: its runs, best first, each as its scores.json, in folders beside the page."""
-    values = [dict(override.lstrip("+").partition("=")[::2] for override in run["overrides"]) for run in runs]
-    keys = dict.fromkeys(key for run in values for key in run)
-    parameters = [key for key in keys if len({run.get(key) for run in values}) > 1]
-    styles = [*list(COLOURS)[:6], *["soft"] * len(runs)]
-    shown = [
-        {**run, "values": {key: own[key] for key in parameters if key in own}, "style": style}
-        for run, own, style in zip(runs, values, styles, strict=False)
-    ]
-    lines = curves(
-        {f"run {run['name']}": read_log(path.parent / run["name"] / "metrics.csv") for run in runs}, "val/psnr"
-    )
-    ranked = [run for run in shown if run["val_psnr"] is not None]
+    """The page of a sweep: its runs, best first, each as its scores.json, with its "style" and "values" as typed."""
+    logs = {f"run {run['name']}": read_log(folder / run["name"] / "metrics.csv") for run in runs}
+    lines = curves(logs, "val/psnr")
+    ranked = [run for run in runs if run["val_psnr"] is not None]
+    with_setting = {key: [run for run in ranked if key in run["values"]] for key in parameters}
     write_page(
-        path,
+        folder / "sweep.html",
         "sweep.html",
         title=f"Sweep of {len(runs)} runs over {', '.join(parameters) or 'nothing'}",
-        runs=shown,
+        runs=runs,
         seeds=seeds,
-        seed_figures=list(dict.fromkeys(name for row in seeds for name in row["figures"])),
-        tests=list(dict.fromkeys(name for run in runs for name in run["mean"])),
+        tests=tests,
         parameters=parameters,
         protocol=runs[0]["protocol"],
         bicubic=next((line.points[0][1] for line in lines if line.name == "bicubic"), None),
         spread=ranked[0]["val_psnr"] - ranked[-1]["val_psnr"] if ranked else None,
-        plots=[
-            _parameter_plot(key, known) for key in parameters if (known := [r for r in ranked if key in r["values"]])
-        ],
+        plots=[_parameter_plot(key, known) for key, known in with_setting.items() if known],
         curves=plot(lines, "step", "PSNR on the validation images, dB") if lines else None,
-        command=shlex.join(command),
+        command=command_line(command),
     )
 
 
@@ -133,14 +135,14 @@ def _parameter_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> Markup:
     """Validation PSNR over the values of a setting: numbers, or words beside each other."""
     texts = [run["values"][key] for run in runs]
     try:
-        places, categories = [float(text) for text in texts], []
+        places, words = [float(text) for text in texts], []
     except ValueError:
-        categories = sorted(set(texts))
-        places = [float(categories.index(text)) for text in texts]
-    log = not categories and min(places) > 0 and max(places) >= 5 * min(places)
+        words = sorted(set(texts))
+        places = [float(words.index(text)) for text in texts]
+    log = not words and 0 < 5 * min(places) <= max(places)
     dots = [
         Line(f"run {run['name']}", [(place, run["val_psnr"])], run["style"], joined=False)
         for run, place in zip(runs, places, strict=True)
     ][::-1]  # the best on top
-    ticks = sorted(set(places)) if len(set(places)) <= 6 else None
-    return plot(dots, key, "Validation PSNR, dB", log_x=log, categories=categories, ticks=ticks)
+    ticks = {place: words[int(place)] if words else f"{place:,.10g}" for place in sorted(places)}
+    return plot(dots, key, "Validation PSNR, dB", log_x=log, ticks=ticks if words or len(ticks) <= 6 else {})

@@ -46,7 +46,8 @@ def device_name(device: torch.device) -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.machine()}, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{names[0] if names else platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: str, pixels: str) -> str:
@@ -60,10 +61,8 @@ def banner(module: Any, data: Any, trainer: L.Trainer, folder: Path, precision: 
     recipe = f"{type(module.loss).__name__}, {type(module.optimizer).__name__} at {group['initial_lr']:g}"
     if module.schedule is not None:
         recipe += f", {getattr(module.schedule, 'shape', type(module.schedule).__name__)}"
-    steps, epochs = steps_of(trainer, len(patches)), trainer.max_epochs
-    length = f"{steps:,} steps" if steps else "steps without end"
-    if epochs and epochs > 0:
-        length += f" in {epochs} epochs"
+    steps, epochs = steps_of(trainer, len(patches)), trainer.max_epochs or -1
+    length = (f"{steps:,} steps" if steps else "steps without end") + (f" in {epochs} epochs" if epochs > 0 else "")
     validation = f"{len(data.validation)} more to validate on" if data.validation else "none to validate on"
     return "\n".join(
         [
@@ -121,17 +120,14 @@ class PlainProgress(L.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.begin, self.first = time.monotonic(), trainer.global_step
-        self.estimated = False
+        self.begin, self.first, self.estimated = time.monotonic(), trainer.global_step, False
 
     @rank_zero_only
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if self.estimated:
-            return
         steps = trainer.global_step - self.first
         if steps == self.warm_up:
             self.warm = time.monotonic()
-        elif steps > self.warm_up and time.monotonic() > self.warm + self.measured:
+        elif steps > self.warm_up and not self.estimated and time.monotonic() > self.warm + self.measured:
             self.estimated = True
             step = (time.monotonic() - self.warm) / (steps - self.warm_up)
             left = step * (trainer.estimated_stepping_batches - trainer.global_step)
@@ -146,18 +142,18 @@ class PlainProgress(L.Callback):
         done = trainer.global_step - self.first
         left = trainer.estimated_stepping_batches - trainer.global_step
         ends = f", {duration(seconds / done * left)} left" if done and 0 < left < float("inf") else ""
-        limited = trainer.max_epochs is not None and trainer.max_epochs > 0
-        epoch = f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if limited else "")
-        print("  ".join([epoch, *_figures(trainer), f"{duration(seconds)}{ends}"]), flush=True)
+        figures, known = [_epoch(trainer)], trainer.callback_metrics
+        if "train/loss" in known:
+            figures.append(f"loss {known['train/loss']:.4g}")
+        if "val/psnr" in known:
+            figures.append(f"PSNR {known['val/psnr']:.2f} (bicubic {known['val/psnr_bicubic']:.2f})")
+        print("  ".join([*figures, f"{duration(seconds)}{ends}"]), flush=True)
 
 
-def _figures(trainer: L.Trainer) -> list[str]:
-    """Loss, and validation PSNR beside bicubic's, as far as they are known."""
-    known = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    shown = [f"loss {known['train/loss']:.4g}"] if "train/loss" in known else []
-    if "val/psnr" in known:
-        shown.append(f"PSNR {known['val/psnr']:.2f} (bicubic {known['val/psnr_bicubic']:.2f})")
-    return shown
+def _epoch(trainer: L.Trainer) -> str:
+    """The epoch that is computed, the first being 1."""
+    limit = trainer.max_epochs or -1
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{limit}" if limit > 0 else "")
 
 
 class EpochBars(RichProgressBar):
@@ -173,6 +169,10 @@ class EpochBars(RichProgressBar):
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
         ]
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        """Lightning's counts from 0; our lines and checkpoints count from 1."""
+        return _epoch(self.trainer)
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         names = {"train/loss": "loss", "val/psnr": "PSNR"}
