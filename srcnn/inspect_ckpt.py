@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from srcnn import __version__
 from srcnn.errors import UserError
 from srcnn.run.checkpoint import find_checkpoint, load_network, progress, run_of
 
@@ -59,6 +60,7 @@ def show(facts: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m srcnn.inspect_ckpt", description="Show what a checkpoint holds.")
     parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--json", action="store_true", help="for a program to read")
     arguments = parser.parse_args()
     try:
