@@ -177,7 +177,7 @@ def duration(seconds: float) -> str:
 def breakable(value: Any) -> Markup:
     """A key or a value as one types it, which a narrow screen breaks between its parts, not inside a word."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False).replace('"', "")
-    return Markup(re.sub(r"(?<=[./_,])(?!\d)", "<wbr>", str(escape(text))))
+    return Markup(re.sub(r"(?<=[/_,])|(?<=\.)(?!\d)", "<wbr>", str(escape(text))))
 
 
 _TEMPLATES.filters |= {"figure": figure, "duration": duration, "breakable": breakable, "said": said}
