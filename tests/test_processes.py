@@ -41,7 +41,8 @@ def test_two_processes_train_as_one(settings: list[str], two: Path, tmp_path: Pa
     losses, shared = ([float(row["train/loss"]) for row in log if row["train/loss"]] for log in logs)
     assert shared == pytest.approx(losses, rel=1e-4)
     files = [
-        {path.name for path in folder.rglob("*") if "tfevents" not in path.name} for folder in (two, tmp_path / "run")
+        {path.name for path in folder.rglob("*") if path.is_file() and "tfevents" not in path.name}
+        for folder in (two, tmp_path / "run")
     ]
     assert files[0] == files[1]
 
