@@ -100,7 +100,7 @@ def _of_former(path: Path, checkpoint: Mapping[str, Any]) -> dict[str, Any]:
         run = {"overrides": [], "values": values, **{k: settings[k] for k in ("versions", "val_psnr") if k in settings}}
         name = _FORMER[settings["choices"]["model"]]
         return {"network": name, "arguments": {"scale": values["scale"], **arguments}, "run": run}
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, LookupError, TypeError, ValueError):
         raise UserError(f"{path}: its settings are not those of a run of srcnn") from None
 
 
