@@ -92,10 +92,11 @@ def differences(networks: Mapping[str, Tested]) -> dict[str, dict[str, dict[str,
         found[image_set] = {}
         for column, other in enumerate(others, 1):
             apart = psnr[:, column] - psnr[:, 0]
-            apart = apart[np.isfinite(apart)]  # identical images are infinite dB
+            known = apart[np.isfinite(apart)]  # identical images are infinite dB
+            apart = known if len(known) else np.array([math.nan])
             resampled = np.random.default_rng(0).choice(apart, (10_000, len(apart)))
             low, high = map(float, np.percentile(resampled.mean(1), [2.5, 97.5]))
-            found[image_set][other] = {"mean": float(apart.mean()), "low": low, "high": high, "n": len(apart)}
+            found[image_set][other] = {"mean": float(apart.mean()), "low": low, "high": high, "n": len(known)}
     return found
 
 
