@@ -19,51 +19,38 @@ import signal
 import sys
 from typing import Any
 
-from srcnn.errors import UserError
 from srcnn.run.cli import command
 
 
 def predict(cfg: Any) -> int:
     """Enlarge the images of cfg.input; 1, the exit code, if one of them could not be, or not be scored."""
-    from srcnn.enlarge_files import Enlarger, Records, box_of, find_jobs, fingerprint
-    from srcnn.processes import process_share
+    from srcnn.enlarge_files import Enlarger, Records, box_of, find_jobs, fingerprint, hint_at_camera
     from srcnn.run.checkpoint import WEIGHTS, find_checkpoint, load_network, run_of
     from srcnn.upscale import SelfEnsemble, device_of
 
     weights = find_checkpoint(cfg.ckpt_path, cfg.scale)
     net, checkpoint = load_network(weights, cfg.scale)
     net = (SelfEnsemble(net) if cfg.self_ensemble else net).to(device_of(cfg.trainer.accelerator))
-    box = box_of(cfg.width, cfg.height, cfg.size)
-    if box and (cfg.input is None or cfg.scale or cfg.reference or net.scale == 1):
-        raise UserError("width=, height=, size=: for input=, without scale= or reference=, by a network that enlarges")
+    box = box_of(cfg, net)
     if cfg.input is None:
         from srcnn.evaluate import score_sets
 
         score_sets(cfg, {weights: (net, checkpoint)}, with_images=True)
         return 0
-    (rank, processes), records, references = process_share(), Records(), None
+    records, compare = Records(), None
     jobs = find_jobs(cfg.input, cfg.output, records)
     if cfg.reference:
         from srcnn.references import References
 
-        if any(job.is_file for job in jobs):
-            raise UserError("reference=: output= has to be a folder")
-        if processes > 1:
-            raise UserError("reference= compares all images in one process: start a single one, or leave it out")
-        references = References(net, cfg.reference, records)
-    compare = references.compare if references else None
+        references = References(net, cfg.reference, records, jobs)
+        compare = references.compare
     known = fingerprint(net, checkpoint.get("arguments"))
     net = net if cfg.exact else net.for_inference()
     enlarger = Enlarger(net, known, records, compare, cfg.overwrite, cfg.max_pixels, box)
-    done = enlarger.run(jobs, rank, processes)
-    share = f" (process {rank} of {processes})" if processes > 1 else ""
-    print(f"{done}, by {weights.stem if weights.parent == WEIGHTS else weights}{share}")
-    better = WEIGHTS / f"srcnn_camera_x{net.scale}.pth"
-    clean = run_of(weights, checkpoint).get("degradation", "bicubic") == "bicubic"
-    if enlarger.compressed and clean and better.exists():
-        hint = f"these weights sharpen its artefacts, ckpt_path={better.stem} smooths them"
-        print(f"JPEG of a quality below 90 ({enlarger.compressed} of them): {hint}", file=sys.stderr)
-    if references and references.scores:
+    done = enlarger.run(jobs)
+    print(f"{done}, by {weights.stem if weights.parent == WEIGHTS else weights}")
+    hint_at_camera(enlarger.compressed, net.scale, run_of(weights, checkpoint))
+    if compare and references.scores:
         references.write(cfg.output, str(weights))
     return int(enlarger.counts["skipped"] + enlarger.counts["not scored"] > 0)
 

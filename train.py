@@ -16,7 +16,6 @@ Ctrl-C and SIGTERM save a checkpoint and leave (130, 143). Exit codes otherwise:
 failed, 2 a mistake in the settings, nothing written, 3 the loss became NaN.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,9 +23,8 @@ import lightning as L
 from omegaconf import DictConfig, OmegaConf
 
 from srcnn import report
-from srcnn.errors import check_choice
 from srcnn.lit_module import SuperResolution
-from srcnn.metrics import PROTOCOLS
+from srcnn.metrics import find_protocol
 from srcnn.report import loggers, terminal
 from srcnn.run.callbacks import best_weights
 from srcnn.run.checkpoint import find_checkpoint, load_weights, save_weights
@@ -56,9 +54,8 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
     loss = make("loss", cfg.loss)
     optimizer = make_optimizer(cfg.optim, net, loss)
     schedule = make_schedule(cfg.scheduler.schedule, optimizer)
-    check_choice("protocol", cfg.protocol, tuple(PROTOCOLS))
     arguments = {key: value for key, value in plain(cfg.model).items() if key != "_target_"} | {"scale": cfg.scale}
-    protocol = PROTOCOLS[cfg.protocol]
+    protocol = find_protocol(cfg.protocol)
     module = SuperResolution(net, protocol, loss, optimizer, schedule, cfg.scheduler.interval, arguments, run)
     callbacks = [*make_all("callbacks", cfg.callbacks), terminal.progress(overrides)]
     logs = make_all("logger", cfg.logger, purge_step=start.step if start else 0)
@@ -73,36 +70,20 @@ def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
         print("\n".join(lines), flush=True)
         OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
     loggers.begin(trainer.loggers, run)
-    began = time.monotonic()
-    fit(trainer, module, data, start)
-    seconds = time.monotonic() - began
+    seconds = fit(trainer, module, data, start)
 
     # The test is of the weights one would ship: the best by validation, or the last.
     checkpoint, val_psnr = best_weights(trainer, net, start)
     trainer.test(module, data, verbose=False)
     if not trainer.is_global_zero:
         return None
-    facts = {
-        "protocol": cfg.protocol,
-        "degradation": run["degradation"],
-        "checkpoint": checkpoint,
-        "val_psnr": val_psnr,
-        "name": folder.name,
-        "overrides": run["overrides"],
-        "steps": trainer.global_step,
-        "seconds": round(seconds, 1),  # of training and validation, since the start or the last resume
-    }
-    run |= facts | {"psnr": {name: round(mean.psnr, 3) for name, mean in report.means(module.scores).items()}}
-    tested = report.Tested(net, module.scores, facts, run, folder / "metrics.csv")
-    report.write(folder, [tested], data.testing[: len(module.scores)])
+    run |= {"protocol": cfg.protocol, "checkpoint": checkpoint, "val_psnr": val_psnr, "name": folder.name}
+    run |= {"steps": trainer.global_step, "seconds": round(seconds, 1), "psnr": report.psnr(module.scores)}
+    report.write_run(folder, net, module.scores, data.testing, run)
     save_weights(folder / "weights.pth", net, arguments, run)
     loggers.finish(trainer.loggers, run, module.scores)
     return val_psnr
 
 
-def main() -> None:
-    train_command(train)
-
-
 if __name__ == "__main__":
-    main()
+    train_command(train)

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +21,8 @@ from tqdm import tqdm
 from srcnn.errors import NO_ROOM, UserError
 from srcnn.files import ImageFile, check_folder, encode, is_image_name, read_file, replacing
 from srcnn.nets import Network
+from srcnn.processes import process_share
+from srcnn.run.checkpoint import WEIGHTS
 from srcnn.upscale import enlarge, enlarge_to
 
 _RECORD = ".srcnn.jsonl"
@@ -87,14 +89,19 @@ def _state(path: Path) -> list[int]:
     return []
 
 
-def box_of(width: int | None, height: int | None, size: str | None) -> tuple[float, float] | None:
-    """Width and height in pixels that results are to fit into, of these settings; None without any of them."""
+def box_of(cfg: Any, net: Network) -> tuple[float, float] | None:
+    """Width and height in pixels that results are to fit into, of cfg's width, height and size; None without them."""
+    width, height, size = cfg.width, cfg.height, cfg.size
     found = re.fullmatch(r"(\d+)x(\d+)", str(size or f"{width or 0}x{height or 0}"))
     if not found or (size and (width or height)):
         given = [f"{key}={side}" for key, side in (("width", width), ("height", height), ("size", size)) if side]
         raise UserError(f"{' '.join(given)}: give one, as width=1920, height=1080 or size=1920x1080")
     sides = tuple(int(side) or math.inf for side in found.groups())
-    return None if sides == (math.inf, math.inf) else (sides[0], sides[1])
+    if sides == (math.inf, math.inf):
+        return None
+    if cfg.input is None or cfg.scale or cfg.reference or net.scale == 1:
+        raise UserError("width=, height=, size=: for input=, without scale= or reference=, by a network that enlarges")
+    return sides[0], sides[1]
 
 
 def fingerprint(net: Network, arguments: Any) -> str:
@@ -159,6 +166,14 @@ def _share(jobs: Sequence[Job], rank: int, processes: int) -> list[Job]:
     return [job for group in list(together.values())[rank::processes] for job in group]
 
 
+def hint_at_camera(compressed: int, scale: int, run: Mapping[str, Any]) -> None:
+    """On stderr, that there are better weights for so many JPEGs of low quality, if `run` was not trained on such."""
+    better = WEIGHTS / f"srcnn_camera_x{scale}.pth"
+    if compressed and run.get("degradation", "bicubic") == "bicubic" and better.exists():
+        hint = f"these weights sharpen its artefacts, ckpt_path={better.stem} smooths them"
+        print(f"JPEG of a quality below 90 ({compressed} of them): {hint}", file=sys.stderr)
+
+
 @dataclass
 class Enlarger:
     """A network at work on files: one is read ahead and one written while another is computed.
@@ -178,11 +193,12 @@ class Enlarger:
     max_pixels: int
     box: tuple[float, float] | None = None
 
-    def run(self, jobs: Sequence[Job], rank: int = 0, processes: int = 1) -> str:
+    def run(self, jobs: Sequence[Job]) -> str:
         """Do this process's share of the jobs; returns a line about it. What fails, if not the only one, is printed."""
         self.taken, self.single = {job.source.resolve() for job in jobs}, len(jobs) == 1
         self.counts: Counter[str] = Counter()
         folder, self.last, self.compressed = os.path.commonpath([job.output for job in jobs]), "", 0
+        rank, processes = process_share()
         jobs = _share(jobs, rank, processes)
         form = "{l_bar}{bar}| {n:.1f} of {total} [{elapsed}, {remaining} left]"
         hidden = rank > 0 or not sys.stderr.isatty()
@@ -214,12 +230,13 @@ class Enlarger:
                 advance(1, 1)
             with self._reported():
                 writing.result()
+        share = f" (process {rank} of {processes})" if processes > 1 else ""
         if self.single and self.last:
-            return self.last
+            return self.last + share
         counts = {key: count for key, count in self.counts.items() if key not in ("enlarged", "not scored")}
         by = "" if self.box else f" x{self.net.scale}"
         done = f"{self.counts['enlarged']} of {len(jobs)} images enlarged{by}"
-        return ", ".join([done, *(f"{count} {key}" for key, count in counts.items())]) + f"; in {folder}"
+        return ", ".join([done, *(f"{count} {key}" for key, count in counts.items())]) + f"; in {folder}{share}"
 
     def _size(self, image: ImageFile) -> tuple[int, int]:
         """Height and width of the result."""

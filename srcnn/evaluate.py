@@ -22,7 +22,7 @@ from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_choice
 from srcnn.files import check_folder, write_image
 from srcnn.image import to_uint8
-from srcnn.metrics import PROTOCOLS
+from srcnn.metrics import find_protocol
 from srcnn.nets import Network
 from srcnn.run import CONFIGS
 from srcnn.run.checkpoint import find_checkpoint, load_network, run_of
@@ -55,8 +55,7 @@ def score_sets(
     from srcnn.data.samples import read_sets
     from srcnn.report.panels import lr_and_hr
 
-    check_choice("protocol", cfg.protocol, tuple(PROTOCOLS))
-    folder = new_folder(cfg.output, "predict" if with_images else "evaluate")
+    protocol, folder = find_protocol(cfg.protocol), new_folder(cfg.output, "predict" if with_images else "evaluate")
     device, tested = device_of(cfg.trainer.accelerator), []
     runs = {path: run_of(path, checkpoint) for path, (_, checkpoint) in loaded.items()}
     nets = {path: net.to(device) for path, (net, _) in loaded.items()}
@@ -81,7 +80,7 @@ def score_sets(
                 sr = super_resolve(net, lr_and_hr(sample, scale)[0].to(device))
                 write_image(folder / sample.image_set / f"{sample.name}_x{scale}.png", to_uint8(sr)[0].cpu())
             hr, lr = sample.tensors(device)
-            scores.append((sample.image_set, sample.name, PROTOCOLS[cfg.protocol].score(net, hr, lr=lr)))
+            scores.append((sample.image_set, sample.name, protocol.score(net, hr, lr=lr)))
         facts = {"protocol": cfg.protocol, "degradation": described, "checkpoint": str(path)}
         logs = [parent / "metrics.csv" for parent in path.absolute().parents[:2]]
         log = next(filter(Path.is_file, logs), None)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from srcnn.errors import check_choice
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, shave, to_uint8
 from srcnn.nets import Network
 from srcnn.upscale import gray_of, super_resolve
@@ -90,6 +91,12 @@ def _score(sr: Tensor, bicubic: Tensor, truth: Tensor, scale: int, with_ssim: bo
 
 
 PROTOCOLS = {"authors": Protocol(lr_8bit=False, luma_8bit=True), "basicsr": Protocol(lr_8bit=True, luma_8bit=False)}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol of that name; UserError where there is none."""
+    check_choice("protocol", name, tuple(PROTOCOLS))
+    return PROTOCOLS[name]
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:

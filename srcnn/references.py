@@ -1,14 +1,16 @@
 """Results scored against HR images of the same names."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from srcnn.enlarge_files import Records, walk
+from srcnn.enlarge_files import Job, Records, walk
 from srcnn.errors import RunError, UserError
 from srcnn.evaluate import new_folder
 from srcnn.files import ImageFile, as_text, is_image_name, read_image
 from srcnn.image import as_float, quantize
 from srcnn.metrics import PROTOCOLS, Score
 from srcnn.nets import Network
+from srcnn.processes import process_share
 from srcnn.report.panels import MOST_COMPARED, Shown, write_comparison
 from srcnn.report.scores import Tested, read_csv, table, write_scores
 
@@ -16,7 +18,11 @@ from srcnn.report.scores import Tested, read_csv, table, write_scores
 class References:
     """PSNR and SSIM, protocol basicsr, of enlarged images against those in a folder and below it."""
 
-    def __init__(self, net: Network, folder: str, records: Records):
+    def __init__(self, net: Network, folder: str, records: Records, jobs: Sequence[Job]):
+        if any(job.is_file for job in jobs):
+            raise UserError("reference=: output= has to be a folder")
+        if process_share()[1] > 1:
+            raise UserError("reference= compares all images in one process: start a single one, or leave it out")
         if not Path(folder).is_dir():
             raise UserError(f"reference={folder}: no such folder")
         self.net, self.folder, self.records = net, Path(folder), records

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import srcnn.evaluate
 import srcnn.export
 import srcnn.inspect_ckpt
 import train
-from srcnn.run.cli import command
+from srcnn.run.cli import command, train_command
 
 _PROGRESS = ("loops", "fit_loop", "epoch_progress")
 _BATCHES = ("loops", "fit_loop", "epoch_loop.batch_progress")
@@ -74,6 +75,7 @@ def change(checkpoint: dict[str, Any], place: Sequence[Any], value: Any) -> dict
 
 def commands(settings: list[str], images: Path, checkpoint: Path) -> dict[str, tuple[Any, list[str]]]:
     test = [f"ckpt_path={checkpoint}", "trainer.accelerator=cpu"]
+    training = partial(train_command, train.train)
     return {
         "predict": (
             lambda: command(predict.predict, "predict"),
@@ -83,8 +85,8 @@ def commands(settings: list[str], images: Path, checkpoint: Path) -> dict[str, t
         "evaluate as it says": (srcnn.evaluate.main, test),
         "inspect": (srcnn.inspect_ckpt.main, [str(checkpoint)]),
         "export": (srcnn.export.main, [f"ckpt_path={checkpoint}", "format=pth", "output=weights.pth"]),
-        "resume": (train.main, [f"resume={checkpoint}", "trainer.max_epochs=2", "hydra.run.dir=resumed"]),
-        "init_from": (train.main, [*settings, f"init_from={checkpoint}", "trainer.max_steps=1", "hydra.run.dir=new"]),
+        "resume": (training, [f"resume={checkpoint}", "trainer.max_epochs=2", "hydra.run.dir=resumed"]),
+        "init_from": (training, [*settings, f"init_from={checkpoint}", "trainer.max_steps=1", "hydra.run.dir=new"]),
     }
 
 

@@ -15,7 +15,7 @@ from srcnn.data.leaves import Leaves
 from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
 from srcnn.data.samples import Sample, label, read_samples, set_images
-from srcnn.data.sources import Source, match
+from srcnn.data.sources import Rescaled, Source, match
 from srcnn.errors import UserError, check_range
 from srcnn.nets import Network
 
@@ -32,6 +32,7 @@ class SRDataModule(L.LightningDataModule):
     val        a set or folder to validate on instead
     exclude    names to leave out (T91 holds one image twice)
     leaves     count, size and seed of the dead-leaves images
+    rescale    factors from 0 to 1: of every training image a copy of that size is trained on as well
     The rest is described in `srcnn.data.patches.Patches`.
     """
 
@@ -52,10 +53,12 @@ class SRDataModule(L.LightningDataModule):
         exclude: Sequence[str] = (),
         hold_out: Sequence[str] | int = (),
         leaves: dict[str, int] | None = None,
+        rescale: Sequence[float] = (),
         patch_size: int = 33,
         stride: int = 14,
         random: bool = False,
         augment: bool = True,
+        permute_colours: bool = False,
         batch_size: int = 128,
         seed: int = 0,
     ):
@@ -63,7 +66,7 @@ class SRDataModule(L.LightningDataModule):
         self.net, self.root, self.degradation = net, root, degradation or Bicubic()
         self.train_pairs, self.test_pairs = (train_hr, train_lr), (test_hr, test_lr)
         self.train, self.val, self.test = train_dir or train, val, test
-        self.exclude, self.hold_out, self.leaves = exclude, hold_out, leaves
+        self.exclude, self.hold_out, self.leaves, self.rescale = exclude, hold_out, leaves, rescale
         if isinstance(test, str) or not test or not all(isinstance(name, str) for name in test):
             raise UserError(f"test={test}: must be a list of sets or folders, as [Set5]")
         if "leaves" in (train, *test):
@@ -71,6 +74,8 @@ class SRDataModule(L.LightningDataModule):
                 raise UserError("leaves=null: images called leaves need their settings, as data=leaves has them")
             check_range("leaves.count", leaves["count"], 2)
             check_range("leaves.size", leaves["size"], 24, 8192)
+        for factor in rescale:
+            check_range("rescale", factor, 0.1, 1)
         check_range("batch_size", batch_size, 1)
         check_range("stride", stride, 1)
         least = 2 * net.train_border + net.body_scale
@@ -78,18 +83,20 @@ class SRDataModule(L.LightningDataModule):
             multiple = f" and a multiple of {net.body_scale}" if net.body_scale > 1 else ""
             raise UserError(f"patch_size={patch_size}: {type(net).__name__} needs at least {least}{multiple}")
         self.sampling: dict[str, Any] = {"patch_size": patch_size, "stride": stride, "random": random}
-        self.sampling |= {"augment": augment, "batch_size": batch_size, "seed": seed}
+        self.sampling |= {"augment": augment, "permute_colours": permute_colours, "batch_size": batch_size}
+        self.sampling["seed"] = seed
 
     def load(self) -> None:
         """Read all images, so that what is wrong with one shows before a run begins; raises UserError."""
         self.training, held_out = self._split()
+        copies = {f"{name} x {f}": Rescaled(image, f) for f in self.rescale for name, image in self.training.items()}
         image_set = self.val or self.train
         self.validation = read_samples(held_out, image_set, image_set, self.net.scale, self.degradation)
         self.testing = []
         for name in self.test:
             images = held_out if name == "pairs" and not all(self.test_pairs) else self._images(name, self.test_pairs)
             self.testing += read_samples(images, label(name, self.test), name, self.net.scale, self.degradation)
-        self.pack = pack(self.training, self.net.scale, self.degradation)
+        self.pack = pack(self.training | copies, self.net.scale, self.degradation)
         self.patches = Patches(self.pack, self.net, **self.sampling)
 
     @property

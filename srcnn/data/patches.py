@@ -1,6 +1,7 @@
 """Training patches from a pack: a batch is one gather of LR and HR pixels; the network's fixed step follows it."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import permutations
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from srcnn.image import as_float, quantize, rgb_to_y
 from srcnn.nets import Network
 
 _GPU_SHARE = 0.4  # of the free memory that a pack may take
+_ORDERS = torch.tensor(list(permutations(range(3))))  # of R, G, B
 
 
 class Patches:
@@ -23,6 +25,7 @@ class Patches:
     stride      step of the grid of patches in HR pixels; an epoch is as many patches as this grid holds
     random      False: every patch of the grid once an epoch, in random order; True: anywhere, with replacement
     augment     flips and transposes
+    permute_colours  R, G and B of a patch in any of 6 orders
 
     A batch depends on (seed, number) alone, so that a resumed run sees what the uninterrupted one would have, and
     processes that each take a share of it see the batches of a single one. Images smaller than a patch are left
@@ -39,10 +42,12 @@ class Patches:
         batch_size: int = 128,
         random: bool = False,
         augment: bool = True,
+        permute_colours: bool = False,
         seed: int = 0,
     ):
         self.pack, self.net, self.pixels, self.device = pack, net, pack.pixels, torch.device("cpu")
         self.batch_size, self.random, self.augment, self.seed = batch_size, random, augment, seed
+        self.permute_colours = permute_colours
         self.ratio = net.body_scale  # HR pixels for one of the body's input
         self.zoom = net.scale // net.body_scale  # of `preprocess`
         self.side = patch_size // self.ratio
@@ -136,6 +141,10 @@ class Patches:
         lr_index = (first + rows * size[1])[:, :, None] + columns[:, None, :]
         hr_index = _index(numbers[:3], self.side * self.ratio)
         lr_crops, hr_crops = _take(self.pixels, lr_index), _take(self.pixels, hr_index)
+        if self.permute_colours:
+            order = self._generator(number, stream=2).integers(0, 6, self.batch_size)[rank::world_size]
+            colours = _ORDERS.to(numbers.device)[torch.from_numpy(order)][:, None, None]
+            lr_crops, hr_crops = (crops.gather(3, colours.expand_as(crops)) for crops in (lr_crops, hr_crops))
         if self.device != self.pixels.device:  # from pinned memory they are copied while the device computes
             return lr_crops.pin_memory(), hr_crops.pin_memory(), numbers[8:].pin_memory()
         return lr_crops, hr_crops, numbers[8:]

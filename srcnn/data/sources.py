@@ -12,7 +12,7 @@ from torch import Tensor
 from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError
 from srcnn.files import list_images, read_image
-from srcnn.image import modcrop
+from srcnn.image import as_float, bicubic_resize, modcrop, to_uint8
 
 
 class Source(Protocol):
@@ -50,6 +50,27 @@ class ImagePath:
     @property
     def _files(self) -> list[Path]:
         return [self.path, self.lr] if self.lr else [self.path]
+
+
+@dataclass(frozen=True)
+class Rescaled:
+    """A smaller copy of an image, by bicubic, to train on as well."""
+
+    source: Source
+    factor: float
+
+    def read(self) -> Tensor:
+        hr = self.source.read()
+        height, width = (max(1, round(side * self.factor)) for side in hr.shape[1:])
+        return to_uint8(bicubic_resize(as_float(hr[None]), height, width))[0]
+
+    def read_lr(self) -> Tensor | None:
+        if self.source.read_lr() is not None:
+            raise UserError(f"rescale={self.factor}: a copy of {self.source} would need an LR image of its own")
+        return None
+
+    def identity(self) -> list:
+        return [*self.source.identity(), self.factor]
 
 
 def read_pair(source: Source, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor | None]:

@@ -1,14 +1,18 @@
 """What a test or a run shows: the table, CSV and JSON, a comparison of images, and a page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from srcnn.data.samples import Sample
+from srcnn.nets import Network
 from srcnn.report.page import MOST_BYTES, MOST_IMAGES, card, write_report
 from srcnn.report.panels import MOST_COMPARED, shown, write_comparison
-from srcnn.report.scores import Tested, means, names, table, write_scores
+from srcnn.report.scores import Scores, Tested, names, psnr, table, write_scores
 
-__all__ = ["Tested", "means", "write"]
+__all__ = ["Tested", "psnr", "write", "write_run"]
+
+_FACTS = ("protocol", "degradation", "checkpoint", "val_psnr", "name", "overrides", "steps", "seconds")  # of a run
 
 
 def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> None:
@@ -44,3 +48,9 @@ def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> 
     for name, path in zip(networks, paths, strict=True):
         print(f"{'weights' if len(tested) == 1 else name:<11} {path}")
     print(f"comparison  {folder / 'comparison.png'}\nreport      {folder / 'report.html'}")
+
+
+def write_run(folder: Path, net: Network, scores: Scores, samples: Sequence[Sample], run: Mapping[str, Any]) -> None:
+    """Print and write, as `write` does, what the test of a run found, with the run's facts and its curves."""
+    tested = Tested(net, scores, {key: run[key] for key in _FACTS}, run, folder / "metrics.csv")
+    write(folder, [tested], samples[: len(scores)])

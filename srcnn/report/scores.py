@@ -49,6 +49,11 @@ def means(scores: Scores) -> dict[str, Score]:
     return {name: mean_score([score for image_set, _, score in scores if image_set == name]) for name in sets}
 
 
+def psnr(scores: Scores) -> dict[str, float]:
+    """The mean PSNR of each set, in dB, for a record."""
+    return {name: round(mean.psnr, 3) for name, mean in means(scores).items()}
+
+
 def table(networks: Mapping[str, Tested]) -> str:
     """Per image and in the mean: PSNR in dB and SSIM of bicubic and every network; the gain, or the differences."""
     first, *others = networks

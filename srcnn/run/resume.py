@@ -1,6 +1,7 @@
 """Which run goes on from where, whether it fits the settings, and what it will do differently."""
 
 import re
+import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,10 +118,15 @@ def _is_exact(key: str, values: Mapping[str, Any]) -> bool:
     return key.startswith(("callbacks.", "logger.")) and not key.startswith("callbacks.ema")
 
 
-def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, start: Start | None) -> None:
-    """Train, from `start` on; UserError where torch or Lightning cannot go on with the state that a checkpoint has."""
+def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModule, start: Start | None) -> float:
+    """Train, from `start` on, validation included; returns the seconds that it took.
+
+    UserError where torch or Lightning cannot go on with the state that a checkpoint has.
+    """
+    began = time.monotonic()
     try:
         trainer.fit(module, data, ckpt_path=start.path if start else None)
+        return time.monotonic() - began
     except Exception as error:
         if isinstance(error, UserError) or not start or trainer.global_step > start.step:
             raise
