@@ -44,8 +44,9 @@ def describe(path: Path) -> dict[str, Any]:
         except (LookupError, RuntimeError, TypeError, ValueError):
             raise UserError(f"{path}: its optimizer_states are not an optimiser's") from None
         facts["optimizer"] = {"class": run.get("classes", {}).get("optim"), "learning rate": rates}
+    shown = ("classes", "data", *(["val_psnr"] if "scores" in facts else []))
     for key, value in run.items():
-        if key not in ("classes", "data"):
+        if key not in shown:
             facts.setdefault("hyper_parameters" if key == "values" else key, value)
     return facts
 

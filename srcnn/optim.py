@@ -29,17 +29,26 @@ class Muon(torch.optim.Optimizer):
     Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. Biases, PReLU slopes and other
     parameters that are no layer's weights learn by Adam.
 
-    module   what is trained: a network, or an `nn.ModuleList` of a network and a loss with parameters
-    bias_lr  Adam's learning rate
-    whiten   a convolution of the image learns in coordinates in which photographs are white, but for this share of
-             their mean variance (0: in pixels). There flat and smooth patterns are a hundred times stronger than
-             edges, and a step that is right for edges makes brightness swing.
+    module    what is trained: a network, or an `nn.ModuleList` of a network and a loss with parameters
+    bias_lr   Adam's learning rate
+    later_lr  the learning rate of layers that do not see the image; None: `lr`
+    whiten    a convolution of the image learns in coordinates in which photographs are white, but for this share of
+              their mean variance (0: in pixels). There flat and smooth patterns are a hundred times stronger than
+              edges, and a step that is right for edges makes brightness swing.
     """
 
     def __init__(
-        self, module: nn.Module, lr: float, momentum: float = 0.95, bias_lr: float = 1e-3, whiten: float = 0.0
+        self,
+        module: nn.Module,
+        lr: float,
+        momentum: float = 0.95,
+        bias_lr: float = 1e-3,
+        later_lr: float | None = None,
+        whiten: float = 0.0,
     ):
+        later_lr = lr if later_lr is None else later_lr
         check_range("lr", lr, 0)
+        check_range("later_lr", later_lr, 0)
         check_range("momentum", momentum, 0, 1)
         check_range("bias_lr", bias_lr, 0)
         check_range("whiten", whiten, 0)
@@ -50,7 +59,7 @@ class Muon(torch.optim.Optimizer):
         weights = [weight for weight, layer in self._layers.items() if not _sees_the_image(layer)]
         rest = [p for p in module.parameters() if p.requires_grad and p not in self._layers]
         first = {"params": images, "lr": lr, "momentum": momentum, "whiten": whiten}
-        others = {"params": weights, "lr": lr, "momentum": momentum, "whiten": 0.0}
+        others = {"params": weights, "lr": later_lr, "momentum": momentum, "whiten": 0.0}
         vectors = {"params": rest, "lr": bias_lr, "betas": (0.9, 0.95), "eps": 1e-8}
         super().__init__([first, others, vectors], {})
 

@@ -1,5 +1,6 @@
 from collections import Counter
 from contextlib import suppress
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -134,6 +135,19 @@ def test_versions_are_drawn() -> None:
                 find(one, target, pairs[version])
                 versions[version] += 1
     assert sum(versions.values()) == 8 and len(versions) > 1
+
+
+def test_colours_in_any_order() -> None:
+    """LR and HR of a patch alike, each patch for itself, and so that processes still share a batch."""
+    plain, permuted = (make(SRCNN(3), random=True, batch_size=64, permute_colours=on) for on in (False, True))
+    orders = Counter()
+    for x, hr, new_x, new_hr in zip(*plain.batch(0), *permuted.batch(0), strict=True):
+        found = [order for order in permutations(range(3)) if torch.equal(hr[list(order)], new_hr)]
+        orders.update(found[:1])
+        assert any(torch.equal(x[list(order)], new_x) for order in found)  # several where the patch is gray
+    assert len(orders) == 6
+    shares = [permuted.batch(0, rank, 2)[1] for rank in range(2)]
+    assert torch.equal(torch.stack(shares, 1).flatten(0, 1), permuted.batch(0)[1])
 
 
 def test_an_epoch_holds_the_whole_grid() -> None:

@@ -47,6 +47,7 @@ WRONG = [
     ("data.train=/nowhere", "no image set or folder '/nowhere'"),
     ("data.test=[Urban100]", "Urban100 is not below"),
     ("data.leaves.count=1", "leaves.count=1: must be a number, at least 2"),
+    ("data.rescale=[2]", "data.rescale=2: must be a number, between 0.1 and 1"),
     ("data.hold_out=[nothere]", "data.hold_out names no image of leaves: nothere"),
     ("model.kernels=[9,1]", "model.kernels=[9, 1] widths=[64, 32]: three kernels"),
     ("model.kernels=[9,2,5]", "model.kernels=2: must be odd"),

@@ -7,7 +7,7 @@ from srcnn.data.degrade import Bicubic, Given
 from srcnn.data.leaves import dead_leaves_image
 from srcnn.data.pack import pack
 from srcnn.data.samples import read_samples
-from srcnn.data.sources import match, read_pair
+from srcnn.data.sources import ImagePath, Rescaled, match, read_pair
 from srcnn.errors import UserError
 from srcnn.files import write_image
 from srcnn.metrics import PROTOCOLS
@@ -79,3 +79,16 @@ def test_two_of_one_name_and_no_folder(folders: tuple[Path, Path], tmp_path: Pat
 def test_pairs_are_not_degraded_besides(folders: tuple[Path, Path]) -> None:
     with pytest.raises(UserError, match="choose degradation=none"):
         read_samples(match(*folders, scale=2), "mine", "mine", 2, Bicubic())
+
+
+def test_a_smaller_copy(folders: tuple[Path, Path]) -> None:
+    hr, lr = folders
+    image = ImagePath(hr / "b.png")
+    copy = Rescaled(image, 0.7)
+    smaller = copy.read()
+    assert smaller.shape == (3, 35, 35) and smaller.dtype == torch.uint8
+    average = torch.nn.functional.adaptive_avg_pool2d(image.read().float(), 35)
+    assert (smaller - average).abs().mean() < 4  # of 255: the same picture
+    assert copy.identity() != Rescaled(image, 0.8).identity() != image.identity()
+    with pytest.raises(UserError, match=r"data\.rescale: .* needs an LR image of its own"):
+        Rescaled(match(hr, lr, 2)["b"], 0.7).read_lr()

@@ -66,7 +66,7 @@ class Rescaled:
 
     def read_lr(self) -> Tensor | None:
         if self.source.read_lr() is not None:
-            raise UserError(f"rescale={self.factor}: a copy of {self.source} would need an LR image of its own")
+            raise UserError(f"data.rescale: a copy of {self.source} needs an LR image of its own; leave it out")
         return None
 
     def identity(self) -> list:
