@@ -64,6 +64,11 @@ def test_a_whitened_step_is_small_where_photographs_are_strong() -> None:
     assert moved[0.1][3] == pytest.approx(moved[0.0][3])
 
 
+def test_layers_after_the_first_may_learn_at_a_rate_of_their_own() -> None:
+    rates = {tuple(p.shape): g["lr"] for g in Muon(SRCNN(), 2e-2, later_lr=3e-3).param_groups for p in g["params"]}
+    assert rates[64, 3, 9, 9] == 2e-2 and rates[32, 64, 1, 1] == rates[3, 32, 5, 5] == 3e-3 and rates[64,] == 1e-3
+
+
 def step(module: nn.Module, **settings: float) -> dict[str, torch.Tensor]:
     """How far a step of random gradients takes each parameter, in units of its learning rate."""
     before = {name: p.detach().clone() for name, p in module.named_parameters()}
