@@ -6,7 +6,7 @@ of it are all that report/templates/network.js has to know:
     conv     of kernel [out, in, h, w], without a border     pad      a border of zeros, or of replicated, reflected
     add      one input and `factor` times another                     or symmetric pixels
     map      a channel's positive values times p, its negative ones times n, plus b: relu, prelu, a factor, an offset
-    tanh                                                     shuffle  torch's pixel_shuffle
+    tanh, clamp                                              shuffle  torch's pixel_shuffle
 
 A transposed convolution, an enlargement by nearest neighbours and the bicubic one are a conv and a shuffle.
 """
@@ -72,6 +72,7 @@ _TORCH: dict[str, Callable[..., Tensor]] = {
     "pad": _pad,
     "map": _map,
     "tanh": lambda op, x: x.tanh(),
+    "clamp": lambda op, x: x.clamp(op["min"], op["max"]),
     "add": lambda op, x, y: x + op["factor"] * y,
     "shuffle": lambda op, x: F.pixel_shuffle(x, op["scale"]),
 }
@@ -261,6 +262,9 @@ class _Recorder(TorchFunctionMode):
     def tanh(self, x: _Value) -> _Value:
         return self.emit("tanh", x)
 
+    def clamp(self, x: _Value, min: float, max: float) -> _Value:
+        return self.emit("clamp", x, min=min, max=max)
+
     def sigmoid(self, x: _Value) -> _Value:
         half = self.tanh(self._mapped(x, 0.5, 0.5, 0))
         return self._mapped(half, 0.5, 0.5, 0.5)
@@ -309,5 +313,6 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _refused(what: str) -> UserError:
-    known = "conv2d, conv_transpose2d, pad, relu, leaky_relu, prelu, tanh, sigmoid, pixel_shuffle, nearest or bicubic"
-    return UserError(f"format=html: the page has no {what}; it knows {known} enlargement, sums, and factors")
+    known = "conv2d, conv_transpose2d, pad, relu, leaky_relu, prelu, tanh, sigmoid, clamp, pixel_shuffle"
+    known += ", nearest or bicubic enlargement, sums, and factors"
+    return UserError(f"format=html: the page has no {what}; it knows {known}")

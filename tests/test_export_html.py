@@ -176,6 +176,7 @@ class Forked(Network):
 
     def body(self, x: Tensor) -> Tensor:
         y = self.each((self.wide(2 * x - 1) / 2).sigmoid())
+        y = y.clamp(0.1, 0.8)
         y += 1 + -y * torch.tensor([1.0, 2, 3, 4, 5, 6]).view(1, 6, 1, 1)
         return self.up(self.last(y))
 
@@ -193,6 +194,7 @@ def test_a_network_of_somebodys(tmp_path: Path) -> None:
         "cat": lambda y: torch.cat([y, y], 1)[:, ::2],
         "product of two of its values": lambda y: y * y,
         "sum or product with more than one number a channel": lambda y: y * torch.rand(y.shape),
+        "clamp with these arguments": lambda y: y.clamp(min=0),
         "conv2d with stride=2": lambda y: F.conv2d(y, torch.rand(6, 6, 2, 2), stride=2),
         "pad with mode=circular": lambda y: F.pad(y, (1, 1, 1, 1), "circular"),
     }

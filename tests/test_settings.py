@@ -68,6 +68,7 @@ WRONG = [
     ("callbacks.checkpoint.save_top_k=-2", "callbacks.checkpoint settings: "),
     ("+callbacks.foo.bar=1", "callbacks.foo._target_=None: must be the full name of a class"),
     ("+logger.x._target_=nowhere.Class", "logger.x._target_=nowhere.Class: there is no module nowhere"),
+    ("output_dir=runs/a", "output_dir: name the run's folder with hydra.run.dir"),
     ("trainer.accelerator=tpu", "trainer.accelerator=tpu: choose"),
     ("trainer.precision=foo", "trainer settings: "),
     ("trainer.strategy=fast", "trainer settings: "),

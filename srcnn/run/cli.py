@@ -163,6 +163,8 @@ def _check(cfg: DictConfig, overrides: Sequence[str], schema: Any) -> None:
         raise UserError(f"{key} has to be given: {key}=…")
     keys = [override.lstrip("+").partition("=")[0] for override in overrides if not override.startswith("~")]
     check_types({key: plain(OmegaConf.select(cfg, key)) for key in keys if key in schema}, schema)
+    if "output_dir" in keys:
+        raise UserError("output_dir: name the run's folder with hydra.run.dir=… (a sweep's with hydra.sweep.dir=…)")
 
 
 def _remove_empty(folder: Path) -> None:

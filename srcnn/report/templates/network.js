@@ -75,6 +75,9 @@ class Plain {
     }
   }
   tanh(op, { data: out }, { data: x }) { for (let i = 0; i < out.length; i++) out[i] = Math.tanh(x[i]); }
+  clamp({ min, max }, { data: out }, { data: x }) {
+    for (let i = 0; i < out.length; i++) out[i] = Math.min(Math.max(x[i], min), max);
+  }
   add({ factor }, { data: out }, { data: x }, { data: y }) {
     for (let i = 0; i < out.length; i++) out[i] = x[i] + factor * y[i];
   }
@@ -144,6 +147,7 @@ const KERNELS = {
   fn number(i: u32) -> f32 {
     return constants[i / 4][i % 4];`,
   tanh: () => "out[o] = tanh(clamp(x[o], -15, 15));",  // beyond that some make no number of it
+  clamp: ({ min, max }) => `out[o] = clamp(x[o], ${min.toExponential()}, ${max.toExponential()});`,
   add: ({ factor }) => `out[o] = x[o] + ${factor.toExponential()} * y[o];`,
   shuffle: ({ scale }) => `
     let phase = (at.z * ${scale} + at.y % ${scale}) * ${scale} + at.x % ${scale};
