@@ -313,6 +313,5 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def _refused(what: str) -> UserError:
-    known = "conv2d, conv_transpose2d, pad, relu, leaky_relu, prelu, tanh, sigmoid, clamp, pixel_shuffle"
-    known += ", nearest or bicubic enlargement, sums, and factors"
-    return UserError(f"format=html: the page has no {what}; it knows {known}")
+    known = "conv2d, conv_transpose2d, pad, relu, leaky_relu, prelu, tanh, sigmoid, clamp, pixel_shuffle, nearest or"
+    return UserError(f"format=html: the page has no {what}; it knows {known} bicubic enlargement, sums, and factors")
