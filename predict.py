@@ -19,14 +19,14 @@ import signal
 import sys
 from typing import Any
 
-from srcnn.run.cli import command
+from srcnn.launch import command
 
 
 def predict(cfg: Any) -> int:
     """Enlarge the images of cfg.input; 1, the exit code, if one of them could not be, or not be scored."""
-    from srcnn.enlarge_files import Enlarger, Records, box_of, find_jobs, fingerprint, hint_at_camera
-    from srcnn.run.checkpoint import WEIGHTS, find_checkpoint, load_network, run_of
-    from srcnn.upscale import SelfEnsemble, device_of
+    from srcnn.inference.folder import Enlarger, Records, box_of, find_jobs, fingerprint, hint_at_camera
+    from srcnn.checkpoint import WEIGHTS, find_checkpoint, load_network, run_of
+    from srcnn.inference.tiles import SelfEnsemble, device_of
 
     weights = find_checkpoint(cfg.ckpt_path, cfg.scale)
     net, checkpoint = load_network(weights, cfg.scale)
@@ -40,7 +40,7 @@ def predict(cfg: Any) -> int:
     records, compare = Records(), None
     jobs = find_jobs(cfg.input, cfg.output, records)
     if cfg.reference:
-        from srcnn.references import References
+        from srcnn.inference.references import References
 
         references = References(net, cfg.reference, records, jobs)
         compare = references.compare

@@ -26,9 +26,9 @@ from srcnn import report
 from srcnn.lit_module import SuperResolution
 from srcnn.metrics import find_protocol
 from srcnn.report import loggers, terminal
-from srcnn.run.callbacks import best_weights
-from srcnn.run.checkpoint import find_checkpoint, load_weights, save_weights
-from srcnn.run.cli import train_command
+from srcnn.callbacks import best_weights
+from srcnn.checkpoint import find_checkpoint, load_weights, save_weights
+from srcnn.launch import train_command
 from srcnn.run.make import make, make_all, plain
 from srcnn.run.options import describe, make_optimizer, make_schedule, new_trainer
 from srcnn.run.resume import check_start, find_start, finished, fit

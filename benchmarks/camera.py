@@ -18,12 +18,12 @@ from benchmarks.table import show
 from srcnn.data.camera import Camera
 from srcnn.data.degrade import Bicubic, Degradation
 from srcnn.data.samples import read_sets
-from srcnn.files import write_image
+from srcnn.inference.image_file import write_image
 from srcnn.image import bicubic_up
 from srcnn.metrics import PROTOCOLS, mean_score
 from srcnn.report.panels import lr_and_hr, magnified, sheet
-from srcnn.run.checkpoint import load_network
-from srcnn.upscale import super_resolve
+from srcnn.checkpoint import load_network
+from srcnn.inference.tiles import super_resolve
 
 
 def draw(path: Path) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.inference [--rounds 5] [--size 1280x720 3840x2160] [--weights srcnn_x3 compact_x3]
                                                                      pip install -e ".[export]"
 
-`srcnn.upscale.super_resolve` of `net.for_inference()` against `net(lr)` and against the network's body in ONNX Runtime
+`srcnn.inference.tiles.super_resolve` of `net.for_inference()` against `net(lr)` and against the network's body in ONNX Runtime
 with its default settings, fed with what the body takes. SR sizes, random pixels. Seconds: the median of some rounds in
 alternation in one process, and their range; "x ONNX": the median ratio of a round. Memory: what the peak of a process
 of its own rises by during one call, the output included. `differ`: 8-bit values unlike the plain module's, of all.
@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from benchmarks.table import show
 from srcnn.image import to_uint8
 from srcnn.nets import Network
-from srcnn.run.checkpoint import load_network
-from srcnn.upscale import super_resolve
+from srcnn.checkpoint import load_network
+from srcnn.inference.tiles import super_resolve
 
 Contender = Callable[[Tensor], Tensor]
 

@@ -17,7 +17,7 @@ from srcnn.run import CONFIGS
 from srcnn.run.make import make, plain
 from srcnn.run.options import make_optimizer, make_schedule
 from srcnn.run.precision import best_precision
-from srcnn.upscale import device_of
+from srcnn.inference.tiles import device_of
 
 
 def fast(settings: list[str]) -> tuple[DictConfig, SRDataModule]:

@@ -23,7 +23,7 @@ from benchmarks.table import DEVICE, matrix_rate, show, synchronize
 from benchmarks.usual import BATCH, PATCH, Usual
 from srcnn.data.datamodule import SRDataModule
 from srcnn.nets import SRCNN
-from srcnn.run.callbacks import EMA
+from srcnn.callbacks import EMA
 from srcnn.run.precision import best_precision
 
 WARMUP = 10  # steps

@@ -26,7 +26,7 @@ from srcnn.metrics import PROTOCOLS
 from srcnn.nets import Network
 from srcnn.report import plots
 from srcnn.report.plots import Line
-from srcnn.run.callbacks import EMA
+from srcnn.callbacks import EMA
 
 PAPER = 32.39  # dB, after 8e8 back-propagations: SRCNN 9-1-5 on Y, TPAMI 2016
 BICUBIC = 30.39

@@ -26,7 +26,8 @@ from srcnn.data.leaves import dead_leaves
 from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
 from srcnn.data.sources import ImagePath, Source
-from srcnn.files import list_images, write_image
+from srcnn.files import list_images
+from srcnn.inference.image_file import write_image
 from srcnn.image import shave
 from srcnn.nets import SRCNN
 from srcnn.optim import Muon

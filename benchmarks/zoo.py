@@ -25,8 +25,8 @@ from srcnn.data.samples import read_sets
 from srcnn.metrics import PROTOCOLS, mean_score
 from srcnn.nets import Network
 from srcnn.report.terminal import device_name
-from srcnn.run.checkpoint import WEIGHTS, load_network
-from srcnn.upscale import super_resolve
+from srcnn.checkpoint import WEIGHTS, load_network
+from srcnn.inference.tiles import super_resolve
 
 PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
 SIZE = "1280x720"

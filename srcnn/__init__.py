@@ -20,7 +20,7 @@ def load(weights: str | None = None, scale: int | None = None) -> "Network":
     `net(lr)` works on float tensors [N, C, H, W] in [0, 1]. `scale` is for a bare state_dict, which does not tell it,
     or with weights=None for the choice among ours: compact_x2, _x3 or _x4. Raises `srcnn.errors.UserError`.
     """
-    from srcnn.run.checkpoint import load_network
+    from srcnn.checkpoint import load_network
 
     return load_network(weights, scale)[0]
 
@@ -36,8 +36,8 @@ def enlarge(net: "Network", image: Any) -> Any:
     import torch
 
     from srcnn.errors import UserError
-    from srcnn.files import ImageFile, from_pillow, to_pillow
-    from srcnn.upscale import enlarge as enlarge_file
+    from srcnn.inference.image_file import ImageFile, from_pillow, to_pillow
+    from srcnn.inference.tiles import enlarge as enlarge_file
 
     fast = net.for_inference()
 

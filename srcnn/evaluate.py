@@ -20,15 +20,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_choice
-from srcnn.files import check_folder, write_image
+from srcnn.inference.image_file import check_folder, write_image
 from srcnn.image import to_uint8
 from srcnn.metrics import find_protocol
 from srcnn.nets import Network
 from srcnn.run import CONFIGS
-from srcnn.run.checkpoint import find_checkpoint, load_network, run_of
-from srcnn.run.cli import command
+from srcnn.checkpoint import find_checkpoint, load_network, run_of
+from srcnn.launch import command
 from srcnn.run.make import make
-from srcnn.upscale import device_of, super_resolve
+from srcnn.inference.tiles import device_of, super_resolve
 
 
 def new_folder(output: str | None, name: str) -> Path:

@@ -28,8 +28,8 @@ from srcnn import __version__
 from srcnn.errors import UserError, check_choice
 from srcnn.files import replacing
 from srcnn.nets import Network
-from srcnn.run.checkpoint import find_checkpoint, load_network, run_of
-from srcnn.run.cli import command
+from srcnn.checkpoint import find_checkpoint, load_network, run_of
+from srcnn.launch import command
 
 _SIZES = ((17, 23), (48, 31), (64, 64))  # compared; none is the one exported with
 _TOLERANCE = 1e-5
@@ -76,7 +76,7 @@ def _to_pt2(net: Network, path: Path, facts: Mapping[str, str]) -> float:
 
 
 def _to_html(net: Network, path: Path, facts: Mapping[str, str]) -> float:
-    from srcnn.export_html import write  # slow to import
+    from srcnn.web.page import write  # slow to import
 
     return _compare(write(net, path, facts), net)
 

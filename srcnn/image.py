@@ -27,7 +27,7 @@ def bicubic_up(lr: Tensor, scale: int, pad: bool = True) -> Tensor:
 
     With `pad=False` only what no border touches: less 2*scale on each side.
     """
-    if has_torch_function_unary(lr):  # so that srcnn.export_html sees it as one function, as those of torch
+    if has_torch_function_unary(lr):  # so that srcnn.web.page sees it as one function, as those of torch
         return handle_torch_function(bicubic_up, (lr,), lr, scale, pad)
     return _resample(_resample(lr, -2, scale, 1, pad), -1, scale, 1, pad)
 
@@ -131,6 +131,11 @@ def rgb_to_y(rgb: Tensor) -> Tensor:
     """The luma of `rgb_to_ycbcr`: [N, 3, H, W] -> [N, 1, H, W]."""
     weights = rgb.new_tensor(_YCBCR[0]).view(3, 1, 1) / 255
     return (rgb * weights).sum(-3, keepdim=True) + _OFFSET[0] / 255
+
+
+def gray_of(rgb: Tensor) -> Tensor:
+    """The gray image of an RGB one, in the full range: gray (v, v, v) gives v."""
+    return (rgb_to_y(rgb) * 255 - 16) / 219
 
 
 def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from srcnn import __version__
 from srcnn.errors import UserError
-from srcnn.run.checkpoint import find_checkpoint, load_network, progress, run_of
+from srcnn.checkpoint import find_checkpoint, load_network, progress, run_of
 
 
 def describe(path: Path) -> dict[str, Any]:

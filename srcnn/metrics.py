@@ -9,7 +9,7 @@ from torch import Tensor
 from srcnn.errors import check_choice
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, shave, to_uint8
 from srcnn.nets import Network
-from srcnn.upscale import gray_of, super_resolve
+from srcnn.inference.tiles import gray_of, super_resolve
 
 
 class Score(NamedTuple):

@@ -22,8 +22,8 @@ os.environ["SRCNN_CACHE"] = str(Path(tempfile.gettempdir()) / f"srcnn-tests-{os.
 import train
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.sets import SETS
-from srcnn.files import write_image
-from srcnn.run.cli import train_command
+from srcnn.inference.image_file import write_image
+from srcnn.launch import train_command
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SRCNN_DATA", ROOT / "data"))

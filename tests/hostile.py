@@ -25,7 +25,7 @@ import srcnn.evaluate
 import srcnn.export
 import srcnn.inspect_ckpt
 import train
-from srcnn.run.cli import command, train_command
+from srcnn.launch import command, train_command
 
 _PROGRESS = ("loops", "fit_loop", "epoch_progress")
 _BATCHES = ("loops", "fit_loop", "epoch_loop.batch_progress")

@@ -28,8 +28,8 @@ from test_resume import differences
 
 import train
 from srcnn.data.leaves import dead_leaves
-from srcnn.files import write_image
-from srcnn.run.cli import train_command
+from srcnn.inference.image_file import write_image
+from srcnn.launch import train_command
 
 KEPT = "callbacks.checkpoint.every_n_epochs=1"
 RISE = "callbacks.early_stopping.min_delta=100"  # dB: it does not come

@@ -13,9 +13,9 @@ from conftest import ROOT
 import srcnn
 from srcnn.data.leaves import dead_leaves
 from srcnn.errors import UserError
-from srcnn.files import ImageFile, from_pillow, read_file, to_pillow, write_image
-from srcnn.run.checkpoint import load_network
-from srcnn.upscale import enlarge
+from srcnn.inference.image_file import ImageFile, from_pillow, read_file, to_pillow, write_image
+from srcnn.checkpoint import load_network
+from srcnn.inference.tiles import enlarge
 
 COLOURS = dead_leaves(1, 36, seed=3)[0][:, :24]
 
@@ -119,7 +119,7 @@ HEAVY = ("lightning", "hydra", "scipy", "torchmetrics", "torch._dynamo", "matplo
     "code",
     [
         "import srcnn; srcnn.enlarge(srcnn.load(), __import__('numpy').zeros((9, 9)))",
-        "import predict; from srcnn.run.cli import parse; predict.predict(parse('predict', ['input=x.png']))",
+        "import predict; from srcnn.launch import parse; predict.predict(parse('predict', ['input=x.png']))",
         "from srcnn.inspect_ckpt import main; main()",
         "import srcnn.evaluate",
     ],

@@ -16,8 +16,8 @@ from srcnn.errors import UserError
 from srcnn.files import replacing
 from srcnn.inspect_ckpt import describe, show
 from srcnn.nets import EDSR, ESPCN, FSRCNN, NETWORKS, SRCNN, VDSR, Compact, Network
-from srcnn.run.callbacks import AtomicCheckpointIO
-from srcnn.run.checkpoint import (
+from srcnn.callbacks import AtomicCheckpointIO
+from srcnn.checkpoint import (
     find_checkpoint,
     load_network,
     load_weights,

@@ -19,7 +19,8 @@ from conftest import read_csv, run
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from srcnn.files import read_image, write_image
+from srcnn.files import read_image
+from srcnn.inference.image_file import write_image
 from srcnn.nets import SRCNN
 
 

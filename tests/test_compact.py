@@ -9,8 +9,8 @@ from torch import Tensor
 
 from srcnn.export import export
 from srcnn.nets import Compact
-from srcnn.run.checkpoint import load_network, save_weights
-from srcnn.run.cli import parse
+from srcnn.checkpoint import load_network, save_weights
+from srcnn.launch import parse
 
 
 @pytest.mark.parametrize(("scale", "width", "depth"), [(2, 16, 8), (3, 24, 10), (4, 64, 16)])

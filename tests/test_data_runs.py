@@ -9,8 +9,9 @@ from conftest import SMALL, read_csv, run
 from PIL import Image
 
 from srcnn.data.leaves import dead_leaves
-from srcnn.files import read_image, to_pillow, write_image
-from srcnn.run.checkpoint import load_network
+from srcnn.files import read_image
+from srcnn.inference.image_file import to_pillow, write_image
+from srcnn.checkpoint import load_network
 
 SHORT = ["data.patch_size=24", "data.stride=4", "data.batch_size=8", "trainer.accelerator=cpu", "trainer.max_epochs=1"]
 

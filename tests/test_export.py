@@ -8,8 +8,8 @@ import torch
 
 from srcnn.errors import RunError, UserError
 from srcnn.export import export
-from srcnn.run.checkpoint import load_network
-from srcnn.run.cli import parse
+from srcnn.checkpoint import load_network
+from srcnn.launch import parse
 
 SIZES = [(19, 40), (33, 25), (4, 71)]  # none that it was exported or compared with
 

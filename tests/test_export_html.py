@@ -15,10 +15,10 @@ import srcnn
 from srcnn.data.leaves import dead_leaves
 from srcnn.errors import UserError
 from srcnn.export import export
-from srcnn.export_html import write
-from srcnn.files import to_pillow
+from srcnn.web.page import write
+from srcnn.inference.image_file import to_pillow
 from srcnn.nets import EDSR, ESPCN, FSRCNN, SRCNN, VDSR, Compact, Network
-from srcnn.run.cli import parse
+from srcnn.launch import parse
 
 # Of small widths and depths, for seconds instead of minutes; each way of each class of the zoo is there once.
 NETS = {

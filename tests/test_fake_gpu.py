@@ -14,7 +14,7 @@ from srcnn.image import shave
 from srcnn.losses import PSNRLoss
 from srcnn.nets import Network
 from srcnn.optim import Muon
-from srcnn.upscale import SelfEnsemble, super_resolve
+from srcnn.inference.tiles import SelfEnsemble, super_resolve
 
 GPU = torch.device("meta")
 

@@ -9,7 +9,8 @@ import torch
 from PIL import Image, ImageCms
 
 from srcnn.errors import RunError, UserError
-from srcnn.files import ImageFile, from_pillow, list_images, read_file, read_image, replacing, to_pillow, write_image
+from srcnn.files import list_images, read_image, replacing
+from srcnn.inference.image_file import ImageFile, from_pillow, read_file, to_pillow, write_image
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
 

@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_dir
 
 import train
 from srcnn.run import CONFIGS
-from srcnn.run.checkpoint import load_network
-from srcnn.run.cli import train_command
+from srcnn.checkpoint import load_network
+from srcnn.launch import train_command
 
 MINE = '''
 import lightning as L
@@ -214,7 +214,7 @@ def test_train_is_a_function(tmp_path: Path, monkeypatch) -> None:
     assert train.train(cfg) > 10
     assert load_network(tmp_path / "run" / "weights.pth")[0].scale == 3
     (tmp_path / "program.py").write_text(
-        "import hydra, sys\nfrom srcnn.run.checkpoint import load_network\n"
+        "import hydra, sys\nfrom srcnn.checkpoint import load_network\n"
         "@hydra.main(version_base='1.3', config_path=None)\n"
         "def main(cfg):\n    print(type(load_network(sys.path[0] + '/run/weights.pth')[0]).__name__)\nmain()\n"
     )

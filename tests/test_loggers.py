@@ -18,8 +18,8 @@ from srcnn.image import to_uint8
 from srcnn.nets import SRCNN
 from srcnn.report.loggers import MetricsCSV, first_filters, hardest_crop, panels_of
 from srcnn.report.panels import CAPTION, GAP
-from srcnn.run.checkpoint import load_network
-from srcnn.upscale import super_resolve
+from srcnn.checkpoint import load_network
+from srcnn.inference.tiles import super_resolve
 
 
 def read(folder: Path) -> EventAccumulator:

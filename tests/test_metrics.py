@@ -12,7 +12,7 @@ from srcnn.files import read_image
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize
 from srcnn.metrics import PROTOCOLS, Score, mean_score, psnr, ssim
 from srcnn.nets import SRCNN
-from srcnn.upscale import super_resolve
+from srcnn.inference.tiles import super_resolve
 
 # (protocol, scale): PSNR and SSIM of bicubic on Set5: TPAMI 2016 and VDSR (CVPR 2016), table 3; basicsr: measured
 # with BasicSR's own metrics on MATLAB's bicubic.

@@ -11,7 +11,7 @@ from srcnn.image import bicubic_up, shave
 from srcnn.nets import EDSR, ESPCN, FSRCNN, NETWORKS, SRCNN, VDSR, Compact, Network
 from srcnn.run import CONFIGS
 from srcnn.run.options import make
-from srcnn.upscale import super_resolve
+from srcnn.inference.tiles import super_resolve
 
 ZOO = list(NETWORKS.values())
 SMALL = {VDSR: {"depth": 5, "width": 8}, EDSR: {"depth": 2, "width": 8}}  # for seconds instead of minutes

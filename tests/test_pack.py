@@ -20,7 +20,8 @@ from srcnn.data.pool import in_order
 from srcnn.data.sets import find_images
 from srcnn.data.sources import ImagePath
 from srcnn.errors import RunError, UserError
-from srcnn.files import read_image, write_image
+from srcnn.files import read_image
+from srcnn.inference.image_file import write_image
 from srcnn.image import bicubic_down, modcrop, to_uint8
 
 LEAVES = {f"leaves{i}": Leaves(i, 150, 0) for i in range(12)}

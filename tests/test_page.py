@@ -13,7 +13,7 @@ from conftest import launch, needs, open_page, read_csv, run
 from omegaconf import OmegaConf
 
 from srcnn.data.leaves import dead_leaves
-from srcnn.files import write_image
+from srcnn.inference.image_file import write_image
 from srcnn.metrics import Score
 from srcnn.report.page import command_line, read_log
 from srcnn.report.plots import Line, plot

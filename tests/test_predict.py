@@ -23,14 +23,15 @@ from test_survival import MUTATIONS, mutate
 
 import predict
 from srcnn.data.leaves import dead_leaves
-from srcnn.enlarge_files import Enlarger, Records, find_jobs
+from srcnn.inference.folder import Enlarger, Records, find_jobs
 from srcnn.errors import RunError, UserError
-from srcnn.files import ImageFile, read_file, read_image, to_pillow, write_image
+from srcnn.files import read_image
+from srcnn.inference.image_file import ImageFile, read_file, to_pillow, write_image
 from srcnn.image import bicubic_down, bicubic_resize, bicubic_up, modcrop, quantize, to_uint8
 from srcnn.nets import SRCNN
-from srcnn.run.checkpoint import load_network, save_weights
-from srcnn.run.cli import parse
-from srcnn.upscale import gray_of
+from srcnn.checkpoint import load_network, save_weights
+from srcnn.launch import parse
+from srcnn.inference.tiles import gray_of
 
 COLOUR = Image.fromarray(dead_leaves(1, 36, seed=3)[0].permute(1, 2, 0).numpy()[:24])
 ALPHA = Image.fromarray(np.kron(np.array([[0, 255, 90], [255, 0, 255]], np.uint8), np.ones((12, 12), np.uint8)))
@@ -512,7 +513,7 @@ def test_a_network_of_the_same_size(tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_refused_before_it_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("srcnn.enlarge_files.enlarge", None)
+    monkeypatch.setattr("srcnn.inference.folder.enlarge", None)
     with_alpha("RGBA").save(tmp_path / "a.png")
     write_image(tmp_path / "wide.png", torch.zeros(3, 2, 6000, dtype=torch.uint8))
     for words, sentence in {

@@ -12,7 +12,7 @@ from conftest import ROOT, read_csv, run
 from test_resume import assert_same_run, state
 from test_survival import start, wait_for
 
-from srcnn.run.checkpoint import newest_checkpoint, read_checkpoint
+from srcnn.checkpoint import newest_checkpoint, read_checkpoint
 
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="there is one processor core")
 

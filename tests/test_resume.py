@@ -9,7 +9,7 @@ import pytest
 import torch
 from conftest import read_csv, run
 
-from srcnn.run.checkpoint import load_network
+from srcnn.checkpoint import load_network
 
 MUON = ["optim=muon", "callbacks=ema"]
 

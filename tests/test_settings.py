@@ -14,7 +14,7 @@ import train
 from srcnn.errors import UserError
 from srcnn.nets import SRCNN
 from srcnn.run import CONFIGS
-from srcnn.run.cli import parse, quote_path, train_command
+from srcnn.launch import parse, quote_path, train_command
 from srcnn.run.precision import best_precision, cpu_features
 from srcnn.run.resume import expand_resume
 

@@ -9,7 +9,7 @@ from srcnn.data.pack import pack
 from srcnn.data.samples import read_samples
 from srcnn.data.sources import ImagePath, Rescaled, match, read_pair
 from srcnn.errors import UserError
-from srcnn.files import write_image
+from srcnn.inference.image_file import write_image
 from srcnn.metrics import PROTOCOLS
 from srcnn.nets import SRCNN
 

@@ -26,7 +26,7 @@ from conftest import ROOT, run
 from test_resume import MUON, assert_same_run, differences, state
 
 from srcnn.errors import UserError
-from srcnn.run.checkpoint import load_network, read_checkpoint
+from srcnn.checkpoint import load_network, read_checkpoint
 from srcnn.run.resume import expand_resume
 
 MUTATIONS = int(os.environ.get("SRCNN_MUTATIONS", 200))

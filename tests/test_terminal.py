@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, read_csv, run
 
 from srcnn.report.page import duration
-from srcnn.run.checkpoint import read_checkpoint
+from srcnn.checkpoint import read_checkpoint
 
 
 def test_plain_lines(tiny: list[str], tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ import torch
 from test_nets import SMALL, ZOO
 
 from srcnn.data.leaves import dead_leaves
-from srcnn.files import ImageFile
+from srcnn.inference.image_file import ImageFile
 from srcnn.image import bicubic_up, quantize, to_uint8
 from srcnn.nets import SRCNN, Network
-from srcnn.run.checkpoint import WEIGHTS, load_network
-from srcnn.upscale import Bicubic, SelfEnsemble, enlarge, super_resolve
+from srcnn.checkpoint import WEIGHTS, load_network
+from srcnn.inference.tiles import Bicubic, SelfEnsemble, enlarge, super_resolve
 
 
 @pytest.mark.parametrize("net_type", ZOO)

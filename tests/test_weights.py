@@ -11,9 +11,10 @@ from srcnn.data.camera import Camera
 from srcnn.data.degrade import Bicubic
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.samples import read_sets
-from srcnn.files import read_image, write_image
+from srcnn.files import read_image
+from srcnn.inference.image_file import write_image
 from srcnn.metrics import PROTOCOLS
-from srcnn.run.checkpoint import WEIGHTS, load_network
+from srcnn.checkpoint import WEIGHTS, load_network
 
 SHIPPED = sorted(path.stem for path in WEIGHTS.glob("*.pth"))
 

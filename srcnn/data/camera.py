@@ -12,7 +12,7 @@ from torch import Tensor
 
 from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_range
-from srcnn.files import from_pillow, to_pillow
+from srcnn.inference.image_file import from_pillow, to_pillow
 from srcnn.image import bicubic_down, symmetric_pad
 
 _CHROMA = ("4:4:4", "4:2:0")  # Pillow's names of JPEG's chroma subsampling: none, and the usual one

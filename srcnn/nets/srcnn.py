@@ -64,7 +64,7 @@ class SRCNN(ShallowNetwork):
         return y
 
     def for_inference(self) -> Network:
-        from srcnn.fast_srcnn import FastSRCNN
+        from srcnn.inference.fast_srcnn import FastSRCNN
 
         net: Any = super().for_inference()
         is_known = self.conv1.padding_mode == "replicate" and self.conv1.weight.device.type == "cpu"

@@ -22,7 +22,7 @@ from srcnn.image import bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.nets import Network
 from srcnn.report.panels import lr_and_hr, magnified, sheet
 from srcnn.report.scores import Scores, means, read_csv, write_csv
-from srcnn.upscale import super_resolve
+from srcnn.inference.tiles import super_resolve
 
 _PSNR = "psnr/val"  # in TensorBoard
 # What TensorBoard's hparams tab has a column for, beside what was typed; few, as it shows five at first.

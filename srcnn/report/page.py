@@ -18,7 +18,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from srcnn import __version__
-from srcnn.files import replacing, to_pillow
+from srcnn.files import replacing
+from srcnn.inference.image_file import to_pillow
 from srcnn.report.panels import Shown
 from srcnn.report.plots import Line, colours, plot
 from srcnn.report.scores import Tested, about, differences, read_csv, rows_of, said

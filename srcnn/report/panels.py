@@ -9,11 +9,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from srcnn.data.samples import Sample
-from srcnn.files import to_pillow, write_image
+from srcnn.inference.image_file import to_pillow, write_image
 from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y
 from srcnn.metrics import Score
 from srcnn.report.scores import Tested
-from srcnn.upscale import super_resolve
+from srcnn.inference.tiles import super_resolve
 
 ERROR_GAIN = 5  # errors are shown as many times larger
 GAP, CAPTION = 8, 24  # pixels between panels, and above a row for its texts

@@ -22,11 +22,11 @@ from srcnn import __version__
 from srcnn.data.datamodule import SRDataModule
 from srcnn.errors import UserError
 from srcnn.processes import process_share
-from srcnn.run.callbacks import AtomicCheckpointIO
+from srcnn.callbacks import AtomicCheckpointIO
 from srcnn.run.make import find_class, make, plain
 from srcnn.run.precision import best_precision
 from srcnn.run.schema import ELSEWHERE, flatten
-from srcnn.upscale import device_of
+from srcnn.inference.tiles import device_of
 
 
 def make_optimizer(settings: DictConfig, net: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:

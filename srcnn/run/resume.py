@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 from torch.optim.lr_scheduler import LRScheduler
 
 from srcnn.errors import UserError
-from srcnn.run.checkpoint import newest_checkpoint, progress, read_checkpoint, read_run, run_of
-from srcnn.run.cli import quote_path
+from srcnn.checkpoint import newest_checkpoint, progress, read_checkpoint, read_run, run_of
+from srcnn.launch import quote_path
 from srcnn.run.make import is_of_libraries
 from srcnn.run.schema import ELSEWHERE
 
@@ -130,7 +130,7 @@ def fit(trainer: L.Trainer, module: L.LightningModule, data: L.LightningDataModu
     except Exception as error:
         if isinstance(error, UserError) or not start or trainer.global_step > start.step:
             raise
-        hooks = ("srcnn.lit_module", "srcnn.run.callbacks", "packaging.version", "pathlib")  # which take it up
+        hooks = ("srcnn.lit_module", "srcnn.callbacks", "packaging.version", "pathlib")  # which take it up
         names = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
         has_begun = names & {"training_step", "validation_step"}  # where the network and the loss run
         if has_begun or not is_of_libraries(error, *hooks):

@@ -16,7 +16,7 @@ import torch
 from conftest import ROOT, SMALL, run
 from node import output, running, wait_until, why_not
 
-from srcnn.run.checkpoint import read_checkpoint
+from srcnn.checkpoint import read_checkpoint
 
 # When asked for only, as it takes minutes.
 pytestmark = [

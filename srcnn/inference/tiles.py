@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from srcnn.errors import UserError, check_choice
-from srcnn.files import ImageFile
-from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, cut, rgb_to_y, rgb_to_ycbcr, within, ycbcr_to_rgb
+from srcnn.inference.image_file import ImageFile
+from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, cut, gray_of, rgb_to_y, rgb_to_ycbcr, within, ycbcr_to_rgb
 from srcnn.nets import Network
 
 _GPU_TILE = 2048  # SR pixels a side: enough to fill a GPU
@@ -178,22 +178,6 @@ class SelfEnsemble(Network):
                 y = self.net.body((x.transpose(2, 3) if turned else x).flip(flips)).flip(flips)
                 results.append(y.transpose(2, 3) if turned else y)
         return torch.stack(results).mean(0)
-
-
-def gray_of(rgb: Tensor) -> Tensor:
-    """The gray image of an RGB one, in the full range: gray (v, v, v) gives v."""
-    return (rgb_to_y(rgb) * 255 - 16) / 219
-
-
-def device_of(accelerator: str) -> torch.device:
-    """The device for trainer.accelerator, as Lightning takes it: auto, cpu, gpu, cuda or mps."""
-    check_choice("trainer.accelerator", accelerator, ("auto", "cpu", "gpu", "cuda", "mps"))
-    gpu = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator == "cpu" or (accelerator == "auto" and not gpu):
-        return torch.device("cpu")
-    if not gpu or accelerator not in ("auto", "gpu", gpu.type):
-        raise UserError(f"trainer.accelerator={accelerator}: torch sees no GPU here; use cpu or auto")
-    return gpu
 
 
 def _split(whole: list[slice], sides: tuple[int, int]) -> list[list[slice]]:

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from srcnn.errors import NO_ROOM, UserError
-from srcnn.files import ImageFile, check_folder, encode, is_image_name, read_file, replacing
+from srcnn.files import is_image_name, replacing
+from srcnn.inference.image_file import ImageFile, check_folder, encode, read_file
 from srcnn.nets import Network
 from srcnn.processes import process_share
-from srcnn.run.checkpoint import WEIGHTS
-from srcnn.upscale import enlarge, enlarge_to
+from srcnn.checkpoint import WEIGHTS
+from srcnn.inference.tiles import enlarge, enlarge_to
 
 _RECORD = ".srcnn.jsonl"
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from srcnn.errors import DivergenceError, RunError, UserError, check_range
 from srcnn.nets import Network
-from srcnn.run.checkpoint import last_good, load_weights, newest_checkpoint, read_checkpoint, write_checkpoint
+from srcnn.checkpoint import last_good, load_weights, newest_checkpoint, read_checkpoint, write_checkpoint
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -213,7 +213,7 @@ class RunGuard(L.Callback):
             print(f"{after}: resume with python train.py resume={self.path}", flush=True)
         else:
             print(f"{after}: saved", flush=True)
-            if callable(requeue := self._handlers.get(number)):  # of srcnn.run.cli, or submitit's
+            if callable(requeue := self._handlers.get(number)):  # of srcnn.launch, or submitit's
                 requeue(number, None)
         raise SystemExit(128 + number)
 

@@ -27,7 +27,7 @@ from srcnn.image import bicubic_up, rgb_to_ycbcr, symmetric_pad, ycbcr_to_rgb
 from srcnn.nets import Network
 from srcnn.nets.base import as_convolution
 from srcnn.report.page import write_page
-from srcnn.upscale import gray_of
+from srcnn.inference.tiles import gray_of
 
 Operation = dict[str, Any]  # "op", "in": numbers of its inputs (0: the image, n: what operation n - 1 made), and more
 _MODES = {"constant": "zeros", "replicate": "replicate", "reflect": "reflect"}
@@ -79,7 +79,7 @@ _TORCH: dict[str, Callable[..., Tensor]] = {
 
 
 def _of_colour(net: Network) -> Callable[[Tensor], Tensor]:
-    """As `srcnn.upscale.super_resolve` has it: a network on Y enlarges Cb and Cr bicubically."""
+    """As `srcnn.inference.tiles.super_resolve` has it: a network on Y enlarges Cb and Cr bicubically."""
     if net.channels == 3:
         return net
     (weight, bias), (back, offset) = _as_conv(rgb_to_ycbcr), _as_conv(ycbcr_to_rgb)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from srcnn.enlarge_files import Job, Records, walk
+from srcnn.inference.folder import Job, Records, walk
 from srcnn.errors import RunError, UserError
 from srcnn.evaluate import new_folder
-from srcnn.files import ImageFile, as_text, is_image_name, read_image
+from srcnn.files import as_text, is_image_name, read_image
+from srcnn.inference.image_file import ImageFile
 from srcnn.image import as_float, quantize
 from srcnn.metrics import PROTOCOLS, Score
 from srcnn.nets import Network

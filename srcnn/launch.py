@@ -80,7 +80,7 @@ def train_command(task: Callable[[DictConfig, Sequence[str]], Any]) -> None:
     """
     # Hydra's parser takes -m before or after all settings; people put it between them as well.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-    for number in (signal.SIGINT, signal.SIGTERM):  # srcnn.run.callbacks.RunGuard saves before it leaves
+    for number in (signal.SIGINT, signal.SIGTERM):  # srcnn.callbacks.RunGuard saves before it leaves
         signal.signal(number, _leave)
     threading.excepthook = _hide_full_disk
     if "SLURM_JOB_ID" in os.environ:
