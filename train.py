@@ -5,85 +5,80 @@
     python train.py trainer.accelerator=gpu
     python train.py optim.lr=5e-4 data.batch_size=256 trainer.max_epochs=100
     python train.py -m optim.lr=1e-4,5e-4                      a sweep, ranked by validation
-    python train.py resume=outputs/…/checkpoints/last.ckpt     that run goes on (settings may be overridden)
+    python train.py resume=outputs/…/checkpoints/last.ckpt     that run goes on, its settings may be overridden
     python train.py hydra.run.dir=runs/a resume=auto           resumes what is in the folder, or starts there
     python train.py init_from=checkpoint.pth                   a new run from these weights (or init_from=srcnn_x3)
-    python train.py --help                                     this, and all settings with what they mean
+    python train.py --help; --cfg job                          what can be chosen; the settings of a run
 
 A run's folder below outputs/ holds its checkpoints, logs, scores and a report: tensorboard --logdir outputs
 
 Ctrl-C and SIGTERM save a checkpoint and leave (130, 143). Exit codes otherwise: 0 done, 1 a run or a sweep's job
-failed, 2 a mistake in the settings, nothing written, 3 the loss became NaN.
+failed, 2 a mistake in settings or files, 3 the loss became NaN.
 """
 
-from collections.abc import Sequence
+import time
 from pathlib import Path
 
+import hydra
 import lightning as L
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from srcnn import report
-from srcnn.lit_module import SuperResolution
-from srcnn.metrics import find_protocol
-from srcnn.report import loggers, terminal
-from srcnn.callbacks import best_weights
+from srcnn import __version__, launch, report
+from srcnn.callbacks import best_checkpoint
 from srcnn.checkpoint import find_checkpoint, load_weights, save_weights
-from srcnn.launch import train_command
-from srcnn.run.make import make, make_all, plain
-from srcnn.run.options import describe, make_optimizer, make_schedule, new_trainer
-from srcnn.run.resume import check_start, find_start, finished, fit
+from srcnn.lit_module import SuperResolution
+from srcnn.report import terminal
 
 
-def train(cfg: DictConfig, overrides: Sequence[str] = ()) -> float | None:
-    """One run with the settings of configs/train.yaml; returns the validation PSNR in dB, by which sweeps are ranked.
-
-    overrides  the key=value words that led to the settings, recorded in checkpoints: a resumed run starts from them
-    """
+def train(cfg: DictConfig) -> float | None:
+    """One run with the settings of configs/train.yaml; returns the validation PSNR in dB, by which sweeps are ranked."""
+    folder = Path(cfg.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     L.seed_everything(cfg.seed, verbose=False)
-    folder, run = Path(cfg.output_dir), describe(cfg, overrides)
-    if cfg.resume in ("auto", "same") and (done := finished(folder, run)):
-        print(f"done already: {folder}", flush=True)
-        return done["val_psnr"]
-    start = find_start(cfg.resume, folder)
 
-    net = make("model", cfg.model, scale=cfg.scale)
-    if cfg.init_from and not start:
+    net = instantiate(cfg.model)
+    if cfg.init_from and not cfg.ckpt_path:
         load_weights(net, find_checkpoint(cfg.init_from))
-    degradation = make("degradation", cfg.degradation)
-    data = make("data", cfg.data, net, degradation, seed=cfg.seed)
-    loss = make("loss", cfg.loss)
-    optimizer = make_optimizer(cfg.optim, net, loss)
-    schedule = make_schedule(cfg.scheduler.schedule, optimizer)
-    arguments = {key: value for key, value in plain(cfg.model).items() if key != "_target_"} | {"scale": cfg.scale}
-    protocol = find_protocol(cfg.protocol)
-    module = SuperResolution(net, protocol, loss, optimizer, schedule, cfg.scheduler.interval, arguments, run)
-    callbacks = [*make_all("callbacks", cfg.callbacks), terminal.progress(overrides)]
-    logs = make_all("logger", cfg.logger, purge_step=start.step if start else 0)
-    data.load()
-    trainer, precision = new_trainer(cfg.trainer, folder, callbacks, logs, data)
-    run |= {"machine": terminal.machine(trainer), "data": data.fingerprint, "degradation": degradation.describe()}
+    data = instantiate(cfg.data, _convert_="all")
+    run = {"overrides": launch.overrides(), "settings": OmegaConf.to_container(cfg, resolve=True)}
+    run |= {"versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(L.__version__)}}
+    loss, optimizer, schedule = (instantiate(part, _convert_="all") for part in (cfg.loss, cfg.optim, cfg.scheduler))
+    module = SuperResolution(net, loss, optimizer, **schedule, protocol=cfg.protocol, run=run)
 
-    pixels = data.patches.to(trainer.strategy.root_device)
-    lines = [terminal.banner(module, data, trainer, folder, precision, pixels)]
-    lines += check_start(start, cfg.resume, run, schedule, folder) if start else []
-    if trainer.is_global_zero:
-        print("\n".join(lines), flush=True)
-        OmegaConf.save(cfg, folder / "config.yaml", resolve=True)
-    loggers.begin(trainer.loggers, run)
-    seconds = fit(trainer, module, data, start)
-
-    # The test is of the weights one would ship: the best by validation, or the last.
-    checkpoint, val_psnr = best_weights(trainer, net, start)
-    trainer.test(module, data, verbose=False)
+    callbacks, loggers = launch.instantiate_all(cfg.get("callbacks")), launch.instantiate_all(cfg.get("logger"))
+    trainer = instantiate(cfg.trainer, default_root_dir=str(folder), callbacks=callbacks, logger=loggers or False)
+    start = time.monotonic()
+    trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True if cfg.ckpt_path else None)
+    seconds = time.monotonic() - start
     if not trainer.is_global_zero:
         return None
-    run |= {"protocol": cfg.protocol, "checkpoint": checkpoint, "val_psnr": val_psnr, "name": folder.name}
+
+    # The test is of the weights one would ship, by a Trainer of its own on one device: the one that has trained would
+    # let its callbacks put other weights in their place.
+    checkpoint, val_psnr = best_checkpoint(trainer)
+    if checkpoint:
+        load_weights(net, checkpoint)
+    alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "plugins": [LightningEnvironment()], "callbacks": []}
+    options = {"logger": trainer.loggers, "enable_progress_bar": False, "enable_checkpointing": False}
+    instantiate(cfg.trainer, **options, **alone).test(module, data, verbose=False)
+
+    run |= {"protocol": cfg.protocol, "degradation": data.degradation.describe(), "machine": terminal.machine(trainer)}
+    run |= {"checkpoint": checkpoint or "the last weights", "val_psnr": val_psnr, "name": folder.name}
     run |= {"steps": trainer.global_step, "seconds": round(seconds, 1), "psnr": report.psnr(module.scores)}
+    save_weights(folder / "weights.pth", net, run)
     report.write_run(folder, net, module.scores, data.testing, run)
-    save_weights(folder / "weights.pth", net, arguments, run)
-    loggers.finish(trainer.loggers, run, module.scores)
     return val_psnr
 
 
+@hydra.main(version_base="1.3", config_path=str(launch.CONFIGS), config_name="train")
+@launch.job
+def main(cfg: DictConfig) -> float | None:
+    return train(cfg)
+
+
 if __name__ == "__main__":
-    train_command(train)
+    launch.prepare()
+    main()

@@ -1,313 +1,305 @@
-"""From the command line to a task and back: `key=value` words, errors as one sentence, exit codes, --help.
+"""What surrounds a command: settings from the command line, resume=, exit codes, one sentence for a user's mistake.
 
-Only UserError, and what Hydra, OmegaConf and submitit say before a run begins, ends as a sentence. Any other
-error leaves as a traceback.
+Hydra is imported where it is needed, as predict.py has to start quickly.
 """
 
-import errno
+import ctypes
+import functools
+import importlib
 import inspect
 import io
 import os
+import platform
 import re
-import shlex
+import runpy
 import signal
-import subprocess
 import sys
-import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any, NoReturn
 
+import torch
+import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from srcnn import __version__
-from srcnn.errors import NO_ROOM, RunError, UserError
-from srcnn.processes import alone_in, is_first, process_share
-from srcnn.run import CONFIGS
-from srcnn.run.make import plain
-from srcnn.run.schema import SHEET, check_types, documented, help_page, unknown_key
+from srcnn.checkpoint import read_checkpoint
+from srcnn.errors import UserError
 
-_FULL_ERROR = "HYDRA_FULL_ERROR"
-_VERBOSE = os.environ.get(_FULL_ERROR) == "1"  # as it was asked for: Hydra is always given it
-# Keys whose value is a path, taken as typed: spaces, brackets, commas, "=" and all.
-_PATHS = (
-    "ckpt_path", "input", "output", "reference", "resume", "init_from", "data.root", "data.train", "data.train_dir",
-    "data.train_hr", "data.train_lr", "data.test_hr", "data.test_lr", "data.val", "hydra.run.dir", "hydra.sweep.dir",
-)  # fmt: skip
+_PACKAGE = Path(__file__).parent
+CONFIGS = next(filter(Path.is_dir, (_PACKAGE / "configs", _PACKAGE.parent / "configs")))  # of a wheel; of a clone
+_SCRIPTS = next(filter(Path.is_dir, (_PACKAGE / "scripts", _PACKAGE.parent)))  # likewise
+_CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # names of Intel, AMD and Arm in /proc/cpuinfo
 
 
-def command(task: Callable[[DictConfig], int | None], name: str) -> NoReturn:
-    """Run a task on the settings of configs/NAME.yaml and the command line's key=value words; without Hydra."""
-    with _errors_as_sentences():
-        sys.exit(0 if _answered(task, name) else task(parse(name, sys.argv[1:])))
+# ---- commands without Hydra: predict, evaluate, export
 
 
-def parse(name: str, words: Sequence[str]) -> DictConfig:
-    """The settings of configs/NAME.yaml with key=value words laid over; UserError for an unknown key or wrong type.
-
-    A path is taken as it stands, any other value as YAML.
-    """
-    cfg, schema = OmegaConf.load(CONFIGS / f"{name}.yaml"), documented(name, {})
-    assert isinstance(cfg, DictConfig)
-    for word in words:
-        key, equals, text = word.partition("=")
-        if not equals and "input" in schema and os.path.exists(word):
-            if cfg.input is not None:
-                raise UserError(f"{word}: a second input=; name a folder, or a glob in quotes: 'input=*.jpg'")
-            key, equals, text = "input", "=", word
-        if not equals:
-            raise UserError(f"{word}: settings are key=value; --help lists them")
-        if key not in schema:
-            raise unknown_key(key, schema)
-        if text == "":
-            raise UserError(f"{key}=: give a value, or leave it out")
-        if key in _PATHS and text != "null":
-            value: Any = os.path.expanduser(text).replace("${", r"\${")
-        else:
-            value = plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
-            check_types({key: value}, schema)
-        OmegaConf.update(cfg, key, value)
-    return cfg
-
-
-def train_command(task: Callable[[DictConfig, Sequence[str]], Any]) -> None:
-    """Run a task on configs/train.yaml under Hydra: one run, or with -m a sweep of them.
-
-    The task gets the composed settings and the key=value words that led to them.
-    """
-    # Hydra's parser takes -m before or after all settings; people put it between them as well.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
-    for number in (signal.SIGINT, signal.SIGTERM):  # srcnn.callbacks.RunGuard saves before it leaves
-        signal.signal(number, _leave)
-    threading.excepthook = _hide_full_disk
-    if "SLURM_JOB_ID" in os.environ:
-        for number in (signal.SIGUSR1, signal.SIGUSR2):
-            signal.signal(number, _queue_again)
-    job = _Job(task)
-    with _errors_as_sentences(job):
-        if _answered(task, "train"):
-            return
-        import hydra
-
-        from srcnn.run.resume import expand_resume
-
-        sys.argv[1:] = expand_resume([quote_path(word) for word in sys.argv[1:]])
-        _check_processes(sys.argv[1:])
-
-        def run(cfg: DictConfig) -> Any:
-            return job(cfg)
-
-        run.__module__ = task.__module__  # where Hydra takes the job's name from
-        asked = os.environ.get(_FULL_ERROR, "0")
-        os.environ[_FULL_ERROR] = "1"  # or Hydra would print errors in its own words, and hide frames
-        try:
-            hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(run)()
-        finally:
-            os.environ[_FULL_ERROR] = asked
-
-
-def _check_processes(words: Sequence[str]) -> None:
-    """UserError where several processes would each make a folder of their own."""
-    several = [word for word in words if re.fullmatch(r"trainer\.(devices|num_nodes)=(?!1$).*", word)]
-    if several and ("-m" in words or "--multirun" in words):
-        raise UserError(f"{several[0]}: a sweep takes one process a run; leave it out")
-    if "TORCHELASTIC_RUN_ID" in os.environ and not any(word.startswith("hydra.run.dir=") for word in words):
-        raise UserError("under torchrun every process has to know the run's folder: name it with hydra.run.dir=…")
-
-
-class _Job:
-    """One run as Hydra calls it: a mistake leaves nothing behind; in a sweep it is noted and the others go on."""
-
-    def __init__(self, task: Callable[[DictConfig, Sequence[str]], Any]):
-        self.task, self.began = task, False
-        named = [word.partition("=")[2].strip("'") for word in sys.argv[1:] if word.startswith("hydra.run.dir=")]
-        self.folder_is_new = not named or not Path(named[-1]).exists()
-
-    def __call__(self, cfg: DictConfig) -> Any:
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        self.began = True
-        hydra_cfg = HydraConfig.get()
-        folder, overrides = Path(hydra_cfg.runtime.output_dir), list(hydra_cfg.overrides.task)
-        note = folder / "error.txt"  # of a sweep's job: read by srcnn.report.sweep, perhaps in another process
-        in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
-        try:
-            if in_sweep:
-                note.unlink(missing_ok=True)
-                cfg.resume = cfg.resume or "same"  # a sweep may be started again
-            _check(cfg, overrides, documented("train", hydra_cfg.runtime.choices))
-            with alone_in(folder) if is_first() else nullcontext():
-                return self.task(cfg, overrides)
-        except Exception as error:
-            sentence = _sentence(error, folder)
-            if in_sweep:
-                if not sentence:
-                    traceback.print_exc()
-                text = f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {sentence or error}"
-                note.write_text(text, encoding="utf-8")
-                return None
-            if not sentence:
-                raise
-            if self.folder_is_new or process_share()[1] > 1:  # another of those started together may have made it
-                _remove_empty(folder)
-            _fail(sentence)  # here, as Hydra would add a line of its own
-
-
-def _check(cfg: DictConfig, overrides: Sequence[str], schema: Any) -> None:
-    """UserError for a value that is missing, or that was typed and is of the wrong type."""
-    for key in OmegaConf.missing_keys(cfg):
-        raise UserError(f"{key} has to be given: {key}=…")
-    keys = [override.lstrip("+").partition("=")[0] for override in overrides if not override.startswith("~")]
-    check_types({key: plain(OmegaConf.select(cfg, key)) for key in keys if key in schema}, schema)
-    if "output_dir" in keys:
-        raise UserError("output_dir: name the run's folder with hydra.run.dir=… (a sweep's with hydra.sweep.dir=…)")
-
-
-def _remove_empty(folder: Path) -> None:
-    """The folder of a run that never began, and those of the day and of all runs, if nothing else is in them."""
-    try:
-        folder.rmdir()
-        for parent in folder.relative_to(Path.cwd()).parents[:-1]:
-            parent.rmdir()
-    except (OSError, ValueError):  # not empty, or elsewhere
-        return
-
-
-@contextmanager
-def _errors_as_sentences(job: _Job | None = None) -> Iterator[None]:
+def command(task: Callable[[Any], int | None], name: str) -> NoReturn:
+    """Run a task on the settings of configs/NAME.yaml and the command line's key=value words."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a name may be of no UTF-8, or the terminal
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may not be UTF-8, or the terminal
+    path = CONFIGS / f"{name}.yaml"
     try:
-        yield
+        if {"-h", "--help"} & set(sys.argv[1:]):
+            print(inspect.getdoc(inspect.getmodule(task)), path.read_text(), sep="\n\n", end="")
+            sys.exit(0)
+        if "--version" in sys.argv[1:]:
+            print(__version__)
+            sys.exit(0)
+        cfg = settings(path, sys.argv[1:])
+        sys.path.insert(0, "")  # as `python -m` has it: modules beside the user
+        for module in cfg.get("imports") or []:
+            importlib.import_module(module)
+        sys.exit(task(cfg) or 0)
+    except (UserError, OmegaConfBaseException) as error:
+        fail(error)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except Exception as error:
-        sentence = _sentence(error, Path.cwd())
-        if not sentence and job and not job.began:
-            sentence = _sentence_of_hydra(error)
-        if sentence:
-            _fail(sentence)
-        if not isinstance(error, BrokenPipeError) or (job and job.began):
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # as of `… --help | head`
+    except BrokenPipeError:  # as of `… --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
 
 
-def _sentence(error: Any, place: Path) -> UserError | None:
-    """What is to be said of a user's mistake, or with the remedy of a full disk, whoever met it; None for a bug."""
-    cause = error
-    while cause and getattr(cause, "errno", 0) not in (*NO_ROOM, errno.EFBIG):
-        cause = cause.__cause__
-    if not cause or (isinstance(error, RunError) and cause.errno in NO_ROOM):  # `replacing` has named the remedy
-        return error if isinstance(error, UserError) else None
-    what = error if isinstance(error, UserError) else f"{cause.filename or place}: cannot be written ({cause.strerror})"
-    sentence = RunError(f"{what}; make room there, and start it again, a run with resume=auto")
-    sentence.__cause__ = error
-    return sentence
-
-
-def _sentence_of_hydra(error: Exception) -> UserError | None:
-    """What Hydra, OmegaConf or submitit has to say of a setting, in our words where a key does not exist."""
-    if not type(error).__module__.startswith(("hydra.", "omegaconf.", "submitit.")):
-        return None
-    text = f"{error} {error.__cause__ or ''}"
-    if found := re.search(r"Could not override '([^']+)'", text):
-        return unknown_key(found[1], documented("train", _choices([])))
-    return UserError(text.split("Config search path")[0].split("full_key:")[0])
-
-
-def _hide_full_disk(thread: threading.ExceptHookArgs) -> None:
-    if not _sentence(thread.exc_value, Path()):  # of TensorBoard's: the run meets it as well
-        threading.__excepthook__(thread)
-
-
-def _fail(error: UserError) -> NoReturn:
-    """The sentence on stderr, of one process, and what it was made from where HYDRA_FULL_ERROR=1 asks for that."""
-    if error.__cause__ and _VERBOSE:
-        traceback.print_exception(error.__cause__)
-    if is_first():
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    sys.exit(error.code)
-
-
-_leaving = False
-
-
-def _leave(number: int, _: FrameType | None) -> NoReturn:
-    global _leaving
-    if _leaving:  # a queue's SIGTERM after its announcement, for one: not into what is being closed
-        os._exit(128 + number)
-    _leaving = True
-    raise SystemExit(128 + number)
-
-
-def _queue_again(number: int, _: FrameType | None) -> NoReturn:
-    """SLURM has announced that the job's time is over. In a sweep's job it is submitit that queues it again."""
-    global _leaving
-    _leaving = True
-    if is_first():
-        command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
-        refused = subprocess.run(command, capture_output=True, text=True).stderr.strip()
-        print(f"not queued again: {refused}" if refused else "queued again", flush=True)
-    raise SystemExit(128 + number)
-
-
-def _answered(task: Callable[..., Any], name: str) -> bool:
-    """Print what --help or --version asks for: a task's manual is its module's docstring, and all settings."""
-    if "--version" in sys.argv[1:]:
-        print(__version__)
-    elif "--help" in sys.argv[1:] or "-h" in sys.argv[1:]:
-        choices = _choices([word for word in sys.argv[1:] if "=" in word]) if name == "train" else {}
-        print(inspect.getdoc(inspect.getmodule(task)), help_page(name, choices), sep="\n\n")
-    else:
-        _refuse_sheet(name, sys.argv[1:])
-        return False
-    sys.stdout.flush()
-    return True
-
-
-def _refuse_sheet(name: str, words: Sequence[str]) -> None:
-    """UserError with the equivalent for what the sheet says, as `train --lr=0.1` or `resume x`, and for --key=value."""
-    script, ours, given = {"train": "train.py", "predict": "predict.py"}.get(name, f"-m srcnn.{name}"), [], list(words)
-    if name == "train" and given[:1] == ["resume"]:
-        given[0] = "--resume"
-    elif name == "train" and given[:1] in (["train"], ["inspect"]):
-        script = "-m srcnn.inspect_ckpt" if given.pop(0) == "inspect" else script
-    following = iter(given)
-    for word in following:
-        key, equals, value = word.removeprefix("--").partition("=")
-        here = SHEET.get(key.replace("-", "_")) if word.startswith("--") else None
-        if here and "=" not in here:
-            ours.append(f"{here}={value if equals else next(following, '…')}")
+def settings(path: Path, words: list[str]) -> DictConfig:
+    """The settings of a YAML file with key=value words laid over; words that are files or no setting are `input`."""
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    OmegaConf.set_struct(cfg, True)
+    inputs = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        is_setting = equals and re.fullmatch(r"[A-Za-z_][\w.]*", key)
+        if "input" in cfg and (not is_setting or os.path.exists(word)):
+            inputs.append(word)
+        elif not is_setting:
+            raise UserError(f"{word}: settings are key=value; --help lists them")
+        elif isinstance(OmegaConf.select(cfg, key), str | None) and not re.fullmatch(r"null|true|false|\[.*\]|[\d.]+", text):
+            OmegaConf.update(cfg, key, text.replace("${", r"\${"))  # a path may hold any character
         else:
-            ours.append(here or (word.removeprefix("--") if "." in key and equals else word))
-    if ours != list(words):
-        theirs = shlex.join(word for word in words if word not in ours)
-        raise UserError(f"{theirs}: here that is: {shlex.join(['python', *script.split(), *ours])}")
+            OmegaConf.update(cfg, key, OmegaConf.from_cli([f"value={text}"]).value)
+    if inputs:
+        cfg.input = inputs
+    return cfg
 
 
-def _choices(words: Sequence[str]) -> dict[str, str | None]:
-    """The file chosen of each group, by the defaults and these words."""
-    from hydra import compose, initialize_config_dir
-
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", list(words), return_hydra_config=True)
-    return {group: choice for group, choice in cfg.hydra.runtime.choices.items() if not group.startswith("hydra/")}
+def fail(error: Exception) -> NoReturn:
+    """One sentence on stderr, of the first process, and the exit code."""
+    if os.environ.get("LOCAL_RANK", "0") == os.environ.get("RANK", "0") == "0":
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(getattr(error, "code", 2))
 
 
-def quote_path(word: str) -> str:
-    """A word whose value is a path, quoted so that Hydra takes it as typed."""
-    key, equals, value = word.partition("=")
-    if key == "data.test" and re.fullmatch(r"\[.*\]", value):
-        items = [value[1:-1]] if Path(value[1:-1]).is_dir() else value[1:-1].split(",")
-        return f"data.test=[{','.join(quote_path(f'data.train={item}').partition('=')[2] for item in items)}]"
-    quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    if not equals or key.lstrip("+") not in _PATHS or quoted or value in ("", "null"):
-        return word
-    value = os.path.expanduser(value).replace("${", r"\${")
-    value = re.sub(r"(\\+)('|$)", r"\1\1\2", value).replace("'", r"\'")
-    return f"{key}='{value}'"
+# ---- train.py under Hydra
+
+
+def prepare() -> None:
+    """Before Hydra reads the command line: resume=, and what would end in a traceback of Hydra's."""
+    try:
+        sys.argv[1:] = expand_resume(sys.argv[1:])
+        words = dict(word.partition("=")[::2] for word in sys.argv[1:] if "=" in word)
+        if "TORCHELASTIC_RUN_ID" in os.environ and "hydra.run.dir" not in words:
+            raise UserError("under torchrun every process has to know the run's folder: name it with hydra.run.dir=…")
+        for key in {"hydra.run.dir", "hydra.sweep.dir"} & words.keys():
+            if "$" not in words[key]:
+                _make_folder(key, Path(words[key].strip("'\"")))
+    except UserError as error:
+        fail(error)
+
+
+def _make_folder(key: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise UserError(f"{key}={folder}: cannot be written ({error.strerror}); name another folder") from error
+
+
+def expand_resume(words: list[str]) -> list[str]:
+    """Put what was typed for the run that `resume=` names before what is typed now, which wins; in that run's folder.
+
+    resume  a checkpoint; a run's folder, for its last.ckpt; or auto: the last.ckpt in hydra.run.dir, if there is one
+
+    What was typed stands in the run's .hydra/overrides.yaml. Of a checkpoint that lies alone its own record is taken:
+    choices of groups and plain values, but no class and no folder.
+    """
+    typed = {_key(word): word for word in words if "=" in word}
+    resume = typed.pop("resume", "=null").partition("=")[2].strip("'\"")
+    others = [word for word in words if _key(word) != "resume"]
+    if resume == "null":
+        return others
+    folder = typed.get("hydra.run.dir", "").partition("=")[2].strip("'\"")
+    if {"-m", "--multirun"} & set(words):
+        raise UserError("resume= is for one run: a sweep goes on when it is started again with its hydra.sweep.dir=")
+    if resume == "auto" and not folder:
+        raise UserError("resume=auto goes on with what is in the run's folder: name it with hydra.run.dir=…")
+    path = Path(folder if resume == "auto" else resume)
+    if resume == "auto" and not (path / "checkpoints" / "last.ckpt").exists():
+        return others
+    path = (path / "checkpoints" / "last.ckpt" if path.is_dir() else path).absolute()
+    saved = _saved_words(path, read_checkpoint(path)["run"].get("overrides", []))
+    groups = {_key(word) for word in others if "." not in _key(word)}  # another choice of a group has other keys
+    kept = [word for word in saved if _key(word) not in typed and _key(word).split(".")[0] not in groups - {"experiment"}]
+    changed = [word for word in others if word not in saved and _key(word) != "hydra.run.dir"]
+    print(f"resuming {path}, {'with ' + ' '.join(changed) if changed else 'with its own settings'}", flush=True)
+    in_its_folder = [f"hydra.run.dir='{path.parents[1]}'"] if path.parent.name == "checkpoints" and not folder else []
+    return [*kept, *others, f"ckpt_path='{path}'", *in_its_folder]
+
+
+def _saved_words(path: Path, recorded: list[str]) -> list[str]:
+    typed = path.parents[1] / ".hydra" / "overrides.yaml"
+    if path.parent.name == "checkpoints" and typed.is_file():
+        words = yaml.safe_load(typed.read_text())
+    else:
+        words = [word for word in recorded if re.fullmatch(r"[+\w.]+=[\w.,:\[\]{} +-]*", word) and "_target_" not in word]
+    return [word for word in words if _key(word) not in ("ckpt_path", "resume") and not _key(word).startswith("hydra")]
+
+
+def _key(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """Around a task under Hydra: a user's mistake is one sentence and exit code 2, Ctrl-C 130, SIGTERM 143.
+
+    In a sweep a run that fails leaves error.txt and the others go on; one that is done is not done again.
+    """
+
+    @functools.wraps(task)
+    def run(cfg: DictConfig) -> Any:
+        from hydra.core.hydra_config import HydraConfig
+        from hydra.types import RunMode
+        from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+        hydra_cfg = HydraConfig.get()
+        cfg.output_dir = hydra_cfg.runtime.output_dir
+        note = Path(cfg.output_dir, "error.txt")  # read by srcnn.report.sweep
+        in_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+        keep_freed_memory()
+        try:
+            if in_sweep:
+                note.unlink(missing_ok=True)
+                if (psnr := _finished(cfg)) is not None:
+                    return psnr
+            return task(cfg)
+        except SIGTERMException:
+            sys.exit(128 + signal.SIGTERM)
+        except SystemExit as leaving:  # of Lightning's, where it met Ctrl-C
+            sys.exit(128 + signal.SIGINT if isinstance(leaving.__context__, KeyboardInterrupt) else leaving.code)
+        except Exception as error:
+            if in_sweep:
+                if not isinstance(error, UserError):
+                    traceback.print_exc()
+                note.write_text(f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {error}", encoding="utf-8")
+                return None
+            cause = _cause(error)
+            if cause is None:
+                raise
+            fail(cause)
+
+    return run
+
+
+def _cause(error: BaseException | None) -> UserError | None:
+    """The UserError that an error is or was made from, as Hydra's `instantiate` wraps what a constructor raises."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ if type(error).__name__ == "InstantiationException" else None
+    return error
+
+
+def _finished(cfg: DictConfig) -> float | None:
+    """The validation PSNR of a sweep's run that is done; else the run goes on from its last.ckpt, if it has one."""
+    folder, words = Path(cfg.output_dir), overrides()
+    for path in (folder / "weights.pth", folder / "checkpoints" / "last.ckpt"):
+        if path.is_file() and read_checkpoint(path)["run"].get("overrides") == words:
+            if path.name == "weights.pth":
+                print(f"done already: {folder}", flush=True)
+                return read_checkpoint(path)["run"]["val_psnr"]
+            cfg.ckpt_path = str(path)
+    return None
+
+
+def overrides() -> list[str]:
+    """The words that were typed for this run, under Hydra."""
+    from hydra.core.hydra_config import HydraConfig
+
+    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+    return [word for word in words if _key(word) != "ckpt_path"]
+
+
+def instantiate_all(group: DictConfig | None) -> list[Any]:
+    """The callbacks or loggers of a group, without those set to null."""
+    from hydra.utils import instantiate
+
+    return [instantiate(part) for part in (group or {}).values() if part and part.get("_target_")]
+
+
+# ---- the machine
+
+
+def device_of(accelerator: str) -> torch.device:
+    """The device for trainer.accelerator, as Lightning takes it: auto, cpu, gpu, cuda or mps."""
+    gpu = torch.accelerator.current_accelerator(check_available=True)
+    if accelerator == "cpu" or (accelerator == "auto" and not gpu):
+        return torch.device("cpu")
+    if not gpu or accelerator not in ("auto", "gpu", gpu.type):
+        raise UserError(f"trainer.accelerator={accelerator}: torch finds no such device here; use cpu or auto")
+    return gpu
+
+
+def device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's and how many threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    threads = torch.get_num_threads()
+    return f"{names[0] if names else platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def best_precision(accelerator: str = "auto") -> str:
+    """bf16-mixed where the hardware multiplies in bf16, else 32-true: a hundred times slower is bf16 elsewhere."""
+    try:
+        device = device_of(accelerator)
+    except UserError:  # Lightning will say so
+        return "32-true"
+    if device.type == "cuda":
+        return "bf16-mixed" if torch.cuda.get_device_capability(device) >= (8, 0) else "32-true"
+    if device.type != "cpu":
+        return "32-true"
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        return "bf16-mixed" if _CPU_BF16 & set(info.read_text().split()) else "32-true"
+    return "bf16-mixed" if _seconds(torch.float32) > 1.3 * _seconds(torch.bfloat16) else "32-true"
+
+
+def _seconds(dtype: torch.dtype) -> float:
+    matrix, times = torch.ones(384, 384, dtype=dtype), []
+    for _ in range(4):
+        begin = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what torch frees at every step and takes again: or a step may take half as long again."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD, bytes
+        libc.mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD
+
+
+# ---- console scripts: srcnn-train and srcnn-predict
+
+
+def train() -> None:
+    runpy.run_path(str(_SCRIPTS / "train.py"), run_name="__main__")
+
+
+def predict() -> None:
+    runpy.run_path(str(_SCRIPTS / "predict.py"), run_name="__main__")

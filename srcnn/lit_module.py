@@ -1,158 +1,196 @@
 """The LightningModule: how a network is trained, validated and tested."""
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
 
 import lightning as L
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
-from srcnn.data.datamodule import Sample
-from srcnn.errors import check_choice
-from srcnn.image import shave
-from srcnn.metrics import Protocol, Score, mean_score
+from srcnn.checkpoint import is_plain, load_network
+from srcnn.data.graphics import largest_value
+from srcnn.errors import UserError, check_choice
+from srcnn.image import as_float, quantize, rgb_to_y, shave
+from srcnn.metrics import PSNR, Score, find_protocol, mean_score
 from srcnn.nets import Network
+
+_log = logging.getLogger(__name__)
 
 
 class SuperResolution(L.LightningModule):
-    """Trains `net` on patches by `loss`, scores it on whole images by `protocol`.
+    """Trains `net` on batches of (lr, hr) by `loss`; scores it on whole images by `protocol`, beside bicubic.
 
-    schedule   the learning rate as a factor of the optimiser's own, a function of (steps done, steps of the run) as
-               `srcnn.optim.Schedule`; or a scheduler of torch; or None for a constant one
-    interval   "step" or "epoch": what the schedule counts
-    arguments  of the network's constructor
-    run        what checkpoints record of the run (see `srcnn.run.options.describe`)
+    A batch is LR [N, C, h, w] and HR [N, C, scale*h, scale*w], aligned, float in [0, 1] or uint8, of any DataLoader.
+
+    optimizer  makes an optimiser of parameters or, where its first argument is called `module`, of a module
+    schedule   the learning rate over the run: a function of (steps done, steps in all) that gives a factor, as
+               `srcnn.optim.Schedule`; or makes a scheduler of torch.optim.lr_scheduler of an optimiser
+    interval   what the schedule counts: "step" or "epoch"
+    run        plain data that checkpoints record of the run
     """
 
     def __init__(
         self,
         net: Network,
-        protocol: Protocol,
-        loss: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        schedule: Callable[[int, float], float] | LRScheduler | None = None,
+        loss: nn.Module | None = None,
+        optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-4),  # noqa: B008
+        schedule: Callable[..., Any] | None = None,
         interval: str = "step",
-        arguments: dict[str, Any] | None = None,
-        run: dict[str, Any] | None = None,
+        protocol: str = "authors",
+        run: Mapping[str, Any] | None = None,
     ):
         super().__init__()
         check_choice("scheduler.interval", interval, ("step", "epoch"))
-        for parameter in net.parameters():
-            if parameter.ndim == 4:  # as the patches come, so that no convolution has to reorder
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self.net, self.protocol, self.loss = net, protocol, loss
-        self.optimizer, self.schedule, self.interval = optimizer, schedule, interval
-        self.arguments, self.run = arguments, run
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        self.val_psnr = MeanMetric()
-        self.bicubic_psnr = MeanMetric()
+        if not is_plain(net.arguments):
+            raise UserError(f"{net.arguments}: {type(net).__name__} takes more than numbers and strings, see srcnn.check")
+        # As the patches come, so that no convolution has to reorder.
+        self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.loss, self.protocol = loss or nn.MSELoss(), find_protocol(protocol)
+        self.optimizer, self.schedule, self.interval, self.run = optimizer, schedule, interval, dict(run or {})
+        self.val_psnr, self.bicubic_psnr = PSNR(self.protocol, net.scale), PSNR(self.protocol, net.scale)
         self.scores: list[tuple[str, str, Score]] = []  # of the last test: set, image, score
+        self._options: list[dict[str, Any]] = []  # of the optimiser's groups, as configured by this command
         self._rng_state: Tensor | None = None
-        self._validated = -1  # the step after which it was
+        network = {"network": type(net).__name__, "arguments": net.arguments}
+        made_of = {"loss": self.loss, "optimizer": optimizer, "schedule": schedule}
+        settings = {"interval": interval, "protocol": protocol, **(run or {})}
+        self.save_hyperparameters({**network, **{k: _described(v) for k, v in made_of.items()}, **settings}, logger=False)
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **options: Any) -> Self:  # type: ignore[override]
+        """The module of a checkpoint, its network built by class name and arguments, without running code from it.
+
+        options  of the constructor: loss, optimizer and so on are not taken from the file
+        """
+        net, checkpoint = load_network(checkpoint_path)
+        options = {"protocol": checkpoint.get("hyper_parameters", {}).get("protocol", "authors"), **options}
+        module = cls(net, **options)
+        module.load_state_dict(checkpoint["state_dict"], strict=False)  # of a loss with parameters
+        return module.to(map_location).eval()
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.net(lr)
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, hr = batch
-        loss = self.loss(self.net.body_of_crop(x).to(hr.dtype), shave(hr, self.net.train_border))
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        lr, hr = self._pair(batch)
+        sr = self.net.valid(lr)
+        loss = self.loss(sr.to(hr.dtype), shave(hr, (hr.shape[-1] - sr.shape[-1]) // 2))
         trainer: Any = self.trainer
         if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # each takes a tenth of a small step
             self.log("train/loss", loss, prog_bar=True, sync_dist=trainer.world_size > 1)
             self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         return loss
 
-    def validation_step(self, sample: Sample, batch_idx: int) -> None:
-        score = self._score(sample, with_ssim=False)
-        self.val_psnr.update(score.psnr)
-        self.bicubic_psnr.update(score.bicubic_psnr)
+    def _pair(self, batch: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """LR and HR in [0, 1], with as many channels as the network has."""
+        lr, hr = (as_float(images).to(self.dtype) for images in batch[:2])
+        if any(hr.shape[dim] != self.net.scale * lr.shape[dim] for dim in (-2, -1)):
+            raise ValueError(f"lr is {list(lr.shape)} and hr {list(hr.shape)}, not {self.net.scale} times as large")
+        if self.net.channels == 1 and lr.shape[1] == 3:
+            return rgb_to_y(lr), quantize(rgb_to_y(hr))
+        return lr.expand(-1, self.net.channels, -1, -1), hr.expand(-1, self.net.channels, -1, -1)
+
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+        lr, hr = batch[:2]
+        # In full precision, whatever the training's: rounding to bf16 would cost decibels.
+        with torch.autocast(self.device.type, enabled=False):
+            sr = self.net.upscale(self.protocol.network_input(lr, hr, self.net.channels).to(self.dtype))
+        self.val_psnr.update(sr, hr)
+        self.bicubic_psnr.update(self.protocol.bicubic(lr, hr), hr)
+        return {"lr": lr, "sr": sr, "hr": hr}
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/psnr", self.val_psnr, prog_bar=True)
         self.log("val/psnr_bicubic", self.bicubic_psnr)
-        self._validated = self.trainer.global_step
+        if exact := int(self.val_psnr.left_out):
+            _log.warning("%d validation images are exact (infinite PSNR) and left out of the mean", exact)
+        with torch.autocast(self.device.type, enabled=False):
+            largest = largest_value(self.net)
+        if largest > 2:
+            _log.warning("values up to %.3g on text and shapes: the network explodes outside photographs", largest)
 
     def on_test_start(self) -> None:
         self.scores = []
-        for parameter in self.net.parameters():  # as a file is loaded: else last bits differ on some processors
-            parameter.data = parameter.data.contiguous()
 
-    def test_step(self, sample: Sample, batch_idx: int) -> None:
-        self.scores.append((sample.image_set, sample.name, self._score(sample, with_ssim=True)))
+    def test_step(self, batch: Sequence[Any], batch_idx: int) -> None:
+        lr, hr, *names = batch
+        name, image_set = names[:2] if names else (f"image{batch_idx}", "test")
+        with torch.autocast(self.device.type, enabled=False):
+            score = self.protocol.evaluate(self.net.upscale, lr, hr, self.net.channels)
+        self.scores.append((image_set, name, score))
 
     def on_test_epoch_end(self) -> None:
         for name in dict.fromkeys(image_set for image_set, _, _ in self.scores):
             mean = mean_score([score for image_set, _, score in self.scores if image_set == name])
             self.log_dict({f"test/{name}/psnr": mean.psnr, f"test/{name}/ssim": mean.ssim}, rank_zero_only=True)
 
-    def _score(self, sample: Sample, with_ssim: bool) -> Score:
-        # In full precision, whatever the training's: rounding to bf16 would cost decibels.
-        with torch.autocast(self.device.type, enabled=False):
-            hr, lr = sample.tensors(self.device)
-            return self.protocol.score(self.net, hr, with_ssim, lr)
-
     def configure_optimizers(self) -> Any:
-        if isinstance(self.schedule, LRScheduler):
-            return [self.optimizer], [{"scheduler": self.schedule, "interval": self.interval}]
-        return self.optimizer
-
-    def on_fit_start(self) -> None:
-        """Hide `max_steps` where Lightning restores its state: it would end the epoch that was over a second time."""
-        loop = self.trainer.fit_loop.epoch_loop
-        self._max_steps, loop.max_steps = loop.max_steps, -1
+        trained = nn.ModuleList([self.net, self.loss])
+        takes_module = "module" in inspect.signature(self.optimizer).parameters
+        optimizer = self.optimizer(trained if takes_module else trained.parameters())
+        for group in optimizer.param_groups:
+            group["configured_lr"] = group["lr"]
+        self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        if self.schedule is None:
+            return optimizer
+        steps, make = self.trainer.estimated_stepping_batches, getattr(self.schedule, "func", None)
+        config: dict[str, Any] = {"interval": self.interval, "monitor": "val/psnr"}
+        if make is None:
+            total = steps if self.interval == "step" else self.trainer.max_epochs or 1
+            return [optimizer], [{**config, "scheduler": LambdaLR(optimizer, lambda done: self.schedule(done, total))}]
+        filled: dict[str, Any] = {}
+        if make is OneCycleLR:
+            config["interval"], filled = "step", {"total_steps": steps}
+        elif make is ReduceLROnPlateau:
+            config["interval"], filled = "epoch", {"mode": "max"}  # val/psnr: the higher the better
+        return [optimizer], [{**config, "scheduler": self.schedule(optimizer, **(filled | self.schedule.keywords))}]
 
     def on_train_start(self) -> None:
-        """Give a resumed run the options that it was asked for, where Lightning has just restored the saved ones."""
+        """Let the options of this command win over those that Lightning has just restored from a checkpoint."""
         if self._rng_state is not None:
             torch.set_rng_state(self._rng_state)
-        self.trainer.fit_loop.epoch_loop.max_steps = self._max_steps
-        if isinstance(self.schedule, LRScheduler):
-            return  # its state and the optimiser's belong together
-        for group, options in zip(self.trainer.optimizers[0].param_groups, self._options, strict=True):
-            group.update(options)
-        self._steps = self.trainer.estimated_stepping_batches
-        self._set_rate()
-
-    def on_train_epoch_start(self) -> None:
-        self._set_rate()
+        schedulers: Any = self.lr_schedulers()
+        for index, options in enumerate(self._options):
+            group = self.trainer.optimizers[0].param_groups[index]
+            if schedulers is None or isinstance(schedulers, LambdaLR):
+                group.update({key: value for key, value in options.items() if key != "initial_lr"})
+            ratio = options["configured_lr"] / (group["configured_lr"] or 1)
+            group["configured_lr"] = options["configured_lr"]
+            if isinstance(schedulers, LambdaLR):
+                schedulers.base_lrs[index] = group["initial_lr"] = options["configured_lr"]
+                group["lr"] = group["initial_lr"] * schedulers.lr_lambdas[index](schedulers.last_epoch)
+            elif schedulers is not None and ratio != 1:  # a scheduler of torch goes on from the rate that it has
+                group["lr"] *= ratio
+                if index < len(getattr(schedulers, "base_lrs", [])):
+                    schedulers.base_lrs[index] *= ratio
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._set_rate()
-
-    def _set_rate(self) -> None:
-        """The learning rate of the next step, from how far the run has come."""
-        if self.schedule is None or isinstance(self.schedule, LRScheduler):
-            return
-        if self.interval == "step":
-            factor = self.schedule(self.trainer.global_step, self._steps)
-        else:
-            factor = self.schedule(self.trainer.current_epoch, self.trainer.max_epochs or 1)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True  # has Lightning validate once more, also within an epoch
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        for logger in self.trainer.loggers:  # so that a kill loses no row of a step that the checkpoint has done
-            logger.save()
+        checkpoint["network"], checkpoint["arguments"] = type(self.net).__name__, self.net.arguments
+        checkpoint["run"] = self.run
         checkpoint["rng_state"] = torch.get_rng_state()  # of dropout and the like: the patches need none
         loops = checkpoint["loops"]["fit_loop"]
-        batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
-        if batches["current"]["ready"] > batches["current"]["started"]:  # a batch is at hand, and still to be done
-            for counter in ("total", "current"):
-                batches[counter]["ready"] = batches[counter]["started"]
-            batches["is_last_batch"] = False
-            if self._validated == self.trainer.global_step:  # Lightning will count the step before it again
-                loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
-        if batches["current"]["ready"] < self.trainer.num_training_batches:
+        if loops["epoch_loop.batch_progress"]["current"]["ready"] < self.trainer.num_training_batches:
             for counter in ("total", "current"):  # an epoch that `max_steps` has cut short is not over
-                epochs[counter]["processed"] = epochs[counter]["completed"]
-        known = self._validated == self.trainer.global_step  # else the metric is that of former weights
-        val_psnr = float(self.trainer.callback_metrics["val/psnr"]) if known else None
-        checkpoint["network"], checkpoint["arguments"] = type(self.net).__name__, self.arguments
-        checkpoint["run"] = {**(self.run or {}), "val_psnr": val_psnr}
+                loops["epoch_progress"][counter]["processed"] = loops["epoch_progress"][counter]["completed"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._rng_state = checkpoint.get("rng_state")
+
+
+def _described(value: Any) -> Any:
+    """What an object was made of, as plain data: the name of a class or function, and a partial's arguments."""
+    if value is None:
+        return None
+    if isinstance(value, partial):
+        options = {key: option if is_plain(option) else str(option) for key, option in value.keywords.items()}
+        return {"_target_": _described(value.func), **options}
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"

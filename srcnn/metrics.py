@@ -1,15 +1,17 @@
-"""PSNR and SSIM under a named protocol."""
+"""PSNR and SSIM under a named protocol: of one image, and as torchmetrics' Metrics of many."""
 
 import math
+from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from srcnn.errors import check_choice
-from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize, rgb_to_y, shave, to_uint8
-from srcnn.nets import Network
-from srcnn.inference.tiles import gray_of, super_resolve
+from srcnn.image import as_float, bicubic_down, bicubic_up, gray_of, quantize, rgb_to_y, shave, to_uint8
 
 
 class Score(NamedTuple):
@@ -22,7 +24,7 @@ class Score(NamedTuple):
 
     @property
     def gain(self) -> float:
-        """dB above bicubic."""
+        """dB above bicubic; NaN where both are exact."""
         return self.psnr - self.bicubic_psnr
 
     def as_dict(self) -> dict[str, float]:
@@ -35,59 +37,75 @@ class Protocol(NamedTuple):
     At scale 1 nothing is shaved off, as is usual for noise and JPEG artefacts, and bicubic is the LR image itself.
 
     authors  the SRCNN authors' MATLAB code: the LR is not rounded, luma is rounded to 8 bits, and bicubic works on
-             the luma; a gray image is its own luma. A network on RGB gets the RGB image, shrunk in floating point,
-             and its rounded output gives the luma.
-    basicsr  BasicSR and most papers since 2018: the LR is an 8-bit RGB file, luma is not rounded.
+             the luma, as do networks on luma; a gray image is its own luma
+    basicsr  BasicSR and most papers since 2018: the LR is an 8-bit RGB file, luma is not rounded
+
+    Images are [N, 1 or 3, H, W], float in [0, 1] or uint8; LR in 8 bits stays so under both.
     """
 
     lr_8bit: bool
     luma_8bit: bool
 
-    def score(self, net: Network, hr: Tensor, with_ssim: bool = True, lr: Tensor | None = None) -> Score:
-        """Shrink an HR image [1, 1 or 3, H, W] in [0, 1], super-resolve it and compare; bicubic beside it.
+    def evaluate(
+        self, upscale: Callable[[Tensor], Tensor], lr: Tensor, hr: Tensor, channels: int = 3, with_ssim: bool = True
+    ) -> Score:
+        """Super-resolve one image as the protocol has it, and compare; bicubic beside it.
 
-        lr  an 8-bit LR image in [0, 1] to take instead of shrinking HR, so that only the luma's rounding tells the
-            protocols apart; of RGB where HR is gray, its gray image is taken
-
-        Without SSIM, which takes longer than small networks do, it is NaN.
+        upscale   makes SR of LR in [0, 1], with as many channels
+        channels  that the network works on: where the protocol says so, 1 gets the luma
         """
-        scale, hr = net.scale, modcrop(hr, net.scale)
-        if lr is None and not self.lr_8bit:
-            truth = self._luma(hr)
-            luma_lr = bicubic_down(truth / 255, scale)
-            bicubic = self._luma(quantize(bicubic_up(luma_lr, scale)))
-            if net.channels == 1:
-                sr = self._luma(quantize(super_resolve(net, luma_lr.float())))
-            else:
-                rgb = quantize(super_resolve(net, bicubic_down(hr.expand(-1, 3, -1, -1), scale).float()))
-                sr = self._luma(quantize(gray_of(rgb)) if hr.shape[1] == 1 else rgb)
-            return _score(sr, bicubic, truth, scale, with_ssim)
-        lr = quantize(bicubic_down(hr.expand(-1, 3, -1, -1), scale)) if lr is None else _with_channels(lr, hr.shape[1])
-        return self.compare(lr, quantize(super_resolve(net, lr)), hr, with_ssim)
+        return self.compare(upscale(self.network_input(lr, hr, channels)), lr, hr, with_ssim)
 
-    def compare(self, lr: Tensor, sr: Tensor, hr: Tensor, with_ssim: bool = True) -> Score:
-        """Score an SR image that is there, and bicubic on the same LR: all [1, 1 or 3, H, W] in [0, 1]."""
-        scale = sr.shape[-1] // lr.shape[-1]
-        bicubic = quantize(bicubic_up(lr, scale))
-        return _score(self._luma(sr), self._luma(bicubic), self._luma(hr), scale, with_ssim)
+    def compare(self, sr: Tensor, lr: Tensor, hr: Tensor, with_ssim: bool = True) -> Score:
+        """Score one SR image, and bicubic on its LR image. Without SSIM, which takes longer than small networks, NaN.
+
+        One channel of SR or LR beside RGB is luma.
+        """
+        border = _border(lr, hr)
+        figures = []
+        for image in (sr, self.bicubic(lr, hr)):
+            pair = [shave(luma, border) for luma in self.luma(image, hr)]
+            figures += [psnr(*pair), ssim(*pair) if with_ssim else math.nan]
+        return Score(*figures)
+
+    def network_input(self, lr: Tensor, hr: Tensor, channels: int) -> Tensor:
+        """LR in [0, 1] as a network gets it; of RGB beside a gray HR image the gray image, and the other way round."""
+        if self._is_exact(lr):
+            return self._luma_lr(lr, hr).to(lr) if channels == 1 else lr
+        lr = quantize(as_float(lr))
+        return quantize(gray_of(lr)) if lr.shape[1] > hr.shape[1] else lr.expand(-1, hr.shape[1], -1, -1)
+
+    def bicubic(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """Bicubic enlargement of LR."""
+        lr = self._luma_lr(lr, hr) if self._is_exact(lr) else self.network_input(lr, hr, channels=3)
+        return bicubic_up(lr, hr.shape[-1] // lr.shape[-1])
+
+    def luma(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """The luma of SR, clipped and rounded to 8 bits, and of HR: [N, 1, H, W] in [0, 255], float64 on the CPU."""
+        sr = as_float(sr)
+        sr = quantize(sr.to(torch.promote_types(sr.dtype, torch.float32)))
+        if sr.shape[1] < hr.shape[1]:
+            return to_uint8(sr).cpu().double(), self._luma(hr)
+        return self._luma(quantize(gray_of(sr)) if sr.shape[1] > hr.shape[1] else sr), self._luma(hr)
+
+    def _is_exact(self, lr: Tensor) -> bool:
+        return lr.is_floating_point() and not self.lr_8bit
+
+    def _luma_lr(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """The luma of LR. Where LR is HR shrunk, luma is rounded before, as in the authors' code: it makes 0.01 dB."""
+        exact = as_float(hr).to(lr.device)
+        if lr.shape[1] < hr.shape[1]:
+            exact = rgb_to_y(exact)
+        shrunk = bicubic_down(exact, hr.shape[-1] // lr.shape[-1])
+        if torch.allclose(lr, shrunk.to(lr.dtype), atol=1e-4):
+            return bicubic_down(self._luma(hr) / 255, hr.shape[-1] // lr.shape[-1])
+        return rgb_to_y(lr) if lr.shape[1] == 3 else lr
 
     def _luma(self, image: Tensor) -> Tensor:
-        image = image.cpu().double()  # not every accelerator has float64
+        image = as_float(image).cpu().double()  # not every accelerator has float64
         if self.luma_8bit:
             return to_uint8(rgb_to_y(image) if image.shape[1] == 3 else image).double()
         return rgb_to_y(image.expand(-1, 3, -1, -1)) * 255
-
-
-def _with_channels(lr: Tensor, channels: int) -> Tensor:
-    return quantize(gray_of(lr)) if channels < lr.shape[1] else lr.expand(-1, channels, -1, -1)
-
-
-def _score(sr: Tensor, bicubic: Tensor, truth: Tensor, scale: int, with_ssim: bool) -> Score:
-    figures, border = [], scale if scale > 1 else 0
-    for luma in (sr, bicubic):
-        pair = shave(luma, border), shave(truth, border)
-        figures += [psnr(*pair), ssim(*pair) if with_ssim else math.nan]
-    return Score(*figures)
 
 
 PROTOCOLS = {"authors": Protocol(lr_8bit=False, luma_8bit=True), "basicsr": Protocol(lr_8bit=True, luma_8bit=False)}
@@ -99,10 +117,13 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def psnr(image: Tensor, truth: Tensor) -> float:
-    """PSNR in dB of one image against another, both in [0, 255]."""
-    from torchmetrics.functional.image import peak_signal_noise_ratio  # which takes seconds to import
+def _border(lr: Tensor, hr: Tensor) -> int:
+    scale = hr.shape[-1] // lr.shape[-1]
+    return scale if scale > 1 else 0
 
+
+def psnr(image: Tensor, truth: Tensor) -> float:
+    """PSNR in dB of one image against another, both in [0, 255]; infinite where they are equal."""
     return float(peak_signal_noise_ratio(image, truth, data_range=255.0))
 
 
@@ -112,8 +133,6 @@ def ssim(image: Tensor, truth: Tensor) -> float:
     Gaussian window 11x11 of sigma 1.5, K = (0.01, 0.03); NaN for an image smaller than the window.
     Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", TIP 2004, section III-C.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
-
     if min(image.shape[-2:]) < 11:
         return math.nan
     # torchmetrics' mean runs over a map with reflected borders: take the map, cut off what the padding touched.
@@ -124,7 +143,59 @@ def ssim(image: Tensor, truth: Tensor) -> float:
     return float(shave(similarity, 5).mean())
 
 
-def mean_score(scores: list[Score]) -> Score:
-    """The mean of each figure over images; of decibels, not of squared errors. Images too small for SSIM count not."""
+class _MeanOverImages(Metric):
+    """The mean of a figure over images, of those that are finite; `left_out` counts the others."""
+
+    higher_is_better = True
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+    left_out: Tensor
+
+    def __init__(self, protocol: Protocol, scale: int):
+        super().__init__()
+        self.protocol, self.border = protocol, scale if scale > 1 else 0
+        self.add_state("total", torch.tensor(0.0), "sum")  # float32, as not every accelerator has float64
+        self.add_state("count", torch.tensor(0), "sum")
+        self.add_state("left_out", torch.tensor(0), "sum")
+
+    def update(self, sr: Tensor, hr: Tensor) -> None:
+        """SR and HR images, [N, 1 or 3, H, W] each."""
+        for image, truth in zip(*self.protocol.luma(sr, hr), strict=True):
+            figure = self.figure(shave(image[None], self.border), shave(truth[None], self.border))
+            if math.isfinite(figure):
+                self.total += figure
+                self.count += 1
+            else:
+                self.left_out += 1
+
+    def compute(self) -> Tensor:
+        return self.total / self.count  # NaN where no figure is finite
+
+    def figure(self, image: Tensor, truth: Tensor) -> float:
+        raise NotImplementedError
+
+
+class PSNR(_MeanOverImages):
+    """Mean PSNR in dB on luma, of images one by one; those that are exact, with an infinite PSNR, are left out."""
+
+    def figure(self, image: Tensor, truth: Tensor) -> float:
+        return psnr(image, truth)
+
+
+class SSIM(_MeanOverImages):
+    """Mean SSIM on luma, of images one by one; those smaller than its window are left out."""
+
+    def figure(self, image: Tensor, truth: Tensor) -> float:
+        return ssim(image, truth)
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """The mean over images of each figure that is finite; of decibels, not of squared errors. NaN where none is."""
     columns = zip(*scores, strict=True)
-    return Score(*(fmean([x for x in column if not math.isnan(x)] or [math.nan]) for column in columns))
+    return Score(*(fmean([x for x in column if math.isfinite(x)] or [math.nan]) for column in columns))
+
+
+def infinite(scores: Sequence[Score]) -> int:
+    """How many of the images have an infinite PSNR, by the network or by bicubic, which means leave out."""
+    return sum(math.isinf(score.psnr) or math.isinf(score.bicubic_psnr) for score in scores)

@@ -25,8 +25,8 @@ class Degradation(ABC):
     def describe(self) -> str:
         """For tables and captions: a few words."""
 
-    def test_lr(self, hr: Tensor, scale: int, name: str) -> Tensor | None:
-        """The LR image to score a network on: version 0. None leaves it to the protocol, which may not round it."""
+    def test_lr(self, hr: Tensor, scale: int, name: str) -> Tensor:
+        """The LR image to score a network on: version 0. Float in [0, 1] leaves the rounding to the protocol."""
         return self(hr, scale, name)
 
 
@@ -41,17 +41,17 @@ class Bicubic(Degradation):
     def describe(self) -> str:
         return "bicubic"
 
-    def test_lr(self, hr: Tensor, scale: int, name: str) -> Tensor | None:
-        return self(hr, scale, name) if scale == 1 else None
+    def test_lr(self, hr: Tensor, scale: int, name: str) -> Tensor:
+        return self(hr, scale, name) if scale == 1 else bicubic_down(hr[None].float() / 255, scale)[0]
 
 
 class Given(Degradation):
-    """None: each image has an LR image of its own (data=pairs)."""
+    """None: each image has its own LR image (data=pairs)."""
 
     makes_lr = False
 
     def __call__(self, hr: Tensor, scale: int, name: str = "", version: int = 0) -> Tensor:
-        raise UserError(f"degradation=none: the image {name} has no LR image of its own; choose bicubic or camera")
+        raise UserError(f"degradation=none: the image {name} has no LR image; choose bicubic or camera")
 
     def describe(self) -> str:
         return "as given"

@@ -7,24 +7,23 @@ import mmap
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from platformdirs import user_cache_dir
 from torch import Tensor
 from tqdm import tqdm
 
 import srcnn.image
 from srcnn.data.degrade import Degradation
-from srcnn.data.pool import in_order
 from srcnn.data.sources import Source, read_versions
 from srcnn.errors import RunError
+from srcnn.files import replacing
 
 _FORMAT = "srcnn pack 1"  # a change of what lies in the file gets another number
 
@@ -53,10 +52,10 @@ class Pack:
             with open(path, "rb") as file:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives on when the file is closed
             text_bytes = int.from_bytes(content[-8:], "little")
-            about = json.loads(content[-8 - text_bytes : -8])
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: of an empty or damaged one
+            header = json.loads(content[-8 - text_bytes : -8])
+        except (FileNotFoundError, ValueError):  # ValueError: of an empty or damaged one
             return None
-        sizes, scale, versions = np.array(about["sizes"], int).reshape(-1, 2), about["scale"], about["versions"]
+        sizes, scale, versions = np.array(header["sizes"], int).reshape(-1, 2), header["scale"], header["versions"]
         hr_rows = sizes.prod(1)
         lr_rows = hr_rows // scale**2
         first = np.cumsum([0, *(hr_rows + versions * lr_rows)])
@@ -79,23 +78,20 @@ def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> 
     """
     folder = Path(os.environ.get("SRCNN_CACHE") or user_cache_dir("srcnn"))
     path = folder / f"{_key(images, scale, degradation)}.pack"
-    if there := Pack.open(path):
-        return there
-    lock = FileLock(path.with_suffix(".lock"))
-    with _writing(path):
+    if found := Pack.open(path):
+        return found
+    try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            held = lock.acquire(timeout=0)  # the system lets go of it when its holder dies
-        except Timeout:
-            print(f"waiting for another run, which is packing the same images into {path}", flush=True)
-            held = lock.acquire()
-    with held:
-        if not (there := Pack.open(path)):
-            _remove_leftovers(folder)
-            _build(path, images, scale, degradation)
-            there = Pack.open(path)
-        assert there
-        return there
+        lock = FileLock(path.with_suffix(".lock")).acquire()
+    except OSError as error:
+        raise RunError(f"{folder}: cannot be written ({error.strerror}); name another in $SRCNN_CACHE") from error
+    with lock:
+        if not Pack.open(path):  # another process may have made it meanwhile
+            with replacing(path) as temporary:
+                _write(temporary, images, scale, degradation)
+        found = Pack.open(path)
+        assert found
+        return found
 
 
 def _key(images: Mapping[str, Source], scale: int, degradation: Degradation) -> str:
@@ -110,49 +106,26 @@ def _key(images: Mapping[str, Source], scale: int, degradation: Degradation) -> 
     return f"{words}-{digest.hexdigest()[:16]}"
 
 
-def _remove_leftovers(folder: Path) -> None:
-    """What killed processes left half done; this pack's own will be overwritten."""
-    for part in folder.glob("*.part"):
-        with suppress(Timeout), FileLock(part.with_suffix(".lock"), timeout=0):
-            part.unlink(missing_ok=True)
+def _write(path: Path, images: Mapping[str, Source], scale: int, degradation: Degradation) -> None:
+    def rows(image: tuple[str, Source]) -> tuple[tuple[int, int], np.ndarray]:
+        hr, lr = read_versions(*image, scale, degradation)
+        pixels = torch.cat([x.expand(3, -1, -1).flatten(1).T for x in (hr, *lr)]).numpy()
+        return (hr.shape[1], hr.shape[2]), pixels
 
-
-def _build(path: Path, images: Mapping[str, Source], scale: int, degradation: Degradation) -> None:
-    part = path.with_suffix(".part")
     sizes = []
-    try:
-        with _writing(path):
-            file = open(part, "wb")  # noqa: SIM115
-        with file:
-            make = partial(_rows, scale=scale, degradation=degradation)
-            progress = tqdm(in_order(make, images.items()), "packing", len(images), unit="image", delay=1, disable=None)
-            for size, rows in progress:
-                if min(size) > 0:
-                    sizes.append(size)
-                    with _writing(path):
-                        file.write(rows.data)
-            about = {"scale": scale, "versions": degradation.versions, "sizes": sizes}
-            text = json.dumps(about).encode()
-            with _writing(path):
-                file.write(text + len(text).to_bytes(8, "little"))
-                file.flush()
-                os.fsync(file.fileno())
-                file.close()
-                os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with open(path, "wb") as file:
+        found = _in_threads(rows, list(images.items()))
+        for size, pixels in tqdm(found, "packing", len(images), unit="image", delay=1, disable=None):
+            if min(size) > 0:
+                sizes.append(size)
+                file.write(pixels.data)
+        text = json.dumps({"scale": scale, "versions": degradation.versions, "sizes": sizes}).encode()
+        file.write(text + len(text).to_bytes(8, "little"))
 
 
-def _rows(image: tuple[str, Source], scale: int, degradation: Degradation) -> tuple[tuple, np.ndarray]:
-    """Height and width of an image, and all its pixels."""
-    hr, lr = read_versions(*image, scale, degradation)
-    return tuple(hr.shape[1:]), torch.cat([x.expand(3, -1, -1).flatten(1).T for x in (hr, *lr)]).numpy()
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        remedy = "make room, or name another folder in $SRCNN_CACHE"
-        raise RunError(f"{path}: cannot be written ({error.strerror or error}); {remedy}") from error
+def _in_threads(function, items: Sequence) -> Iterator:  # type: ignore[no-untyped-def]
+    """`map(function, items)` by a thread a core; Pillow and torch let others run while they compute."""
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores) as threads:
+        for start in range(0, len(items), 2 * cores):  # results would pile up if they are written slowly
+            yield from threads.map(function, items[start : start + 2 * cores])

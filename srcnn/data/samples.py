@@ -4,30 +4,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from srcnn.data.degrade import Degradation
+from srcnn.data.degrade import Degradation, Given
 from srcnn.data.sets import find_images
-from srcnn.data.sources import ImagePath, Source, read_pair
+from srcnn.data.sources import ImagePath, Source, match, read_pair
 from srcnn.errors import UserError
 from srcnn.files import as_text
-from srcnn.image import as_float
 
 
 class Sample(NamedTuple):
-    """An HR image [C, H, W], uint8, with its name and the set it belongs to."""
+    """A batch of one image: `lr, hr = sample[:2]`.
 
-    image_set: str
-    name: str
+    lr         [1, C, h, w]: float in [0, 1], not rounded, where MATLAB's bicubic makes it; else uint8
+    hr         [1, C, scale*h, scale*w], uint8
+    name       of the image
+    image_set  what the set is called in tables
+    source     the set's name, or the folder as it was typed
+    """
+
+    lr: Tensor
     hr: Tensor
-    source: str  # the set's name, or the folder as it was given
-    lr: Tensor | None = None  # uint8, where it is not left to the protocol to shrink HR
-
-    def tensors(self, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """HR and LR as a protocol scores them: [1, C, H, W], float32 in [0, 1]."""
-        lr = None if self.lr is None else as_float(self.lr[None].to(device))
-        return as_float(self.hr[None].to(device)), lr
+    name: str = ""
+    image_set: str = "test"
+    source: str = ""
 
 
 def set_images(name: str, root: str) -> dict[str, Source]:
@@ -38,14 +38,16 @@ def set_images(name: str, root: str) -> dict[str, Source]:
 
 
 def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradation) -> list[Sample]:
-    """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`.
-
-    Images go by their names without the ending, unless two of them have one.
-    """
+    """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`."""
     samples = []
     for name in names:
         samples += read_samples(set_images(name, root), label(name, names), name, scale, degradation)
     return samples
+
+
+def read_pairs(hr_folder: str, lr_folder: str, scale: int) -> list[Sample]:
+    """The images of two folders, HR and LR, matched by name (see `srcnn.data.sources.match`)."""
+    return read_samples(match(hr_folder, lr_folder, scale), label(hr_folder, []), hr_folder, scale, Given())
 
 
 def read_samples(
@@ -57,7 +59,8 @@ def read_samples(
         hr, lr = read_pair(image, scale, degradation)
         if min(hr.shape[-2:]) < 3 * scale:
             raise UserError(f"{image}: {hr.shape[2]}x{hr.shape[1]} pixels are too few to be scored at x{scale}")
-        samples.append(Sample(image_set, name, hr, source, degradation.test_lr(hr, scale, name) if lr is None else lr))
+        lr = degradation.test_lr(hr, scale, name) if lr is None else lr
+        samples.append(Sample(lr[None], hr[None], name, image_set, source))
     return samples
 
 

@@ -1,8 +1,7 @@
-"""The named image sets: where they are looked for, whence they come, and what they must hash to."""
+"""The named image sets: where they are looked for, where they are downloaded from, and their sha256."""
 
-import logging
+import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,9 +10,8 @@ from zipfile import BadZipFile
 import pooch
 from tqdm import tqdm
 
-from srcnn.data.download import fetch_images, reason
 from srcnn.errors import UserError
-from srcnn.files import list_images
+from srcnn.files import is_image_name, list_images
 
 
 def _sums(name: str) -> dict[str, str]:
@@ -27,7 +25,7 @@ class ImageSet:
     """A set by its name: `folders` below data.root to look in, and where it is fetched from, if it can be.
 
     files    file names with their sha256, and their base addresses `urls`, tried one after the other
-    archive  or the address of a zip archive, of which no sha256 is published: the CRCs in it are checked
+    archive  or the address of a zip archive, of which no sha256 is published
 
     No source states a licence for most of these images, so they are fetched on demand and never shipped.
     """
@@ -116,28 +114,40 @@ def _download(image_set: ImageSet, folder: Path) -> list[Path]:
     )
     if not (image_set.urls or image_set.archive):
         raise UserError(f"image set {image_set.name} is not below {folder.parent}, and has no download: {remedy}")
-    absent = [place for place in (folder, *folder.parents) if not place.exists()]
+    pooch.get_logger().setLevel("WARNING")
     try:
         if image_set.archive:
-            fetch_images(image_set.archive, folder)
-            return list_images(folder)
-        pooch.get_logger().setLevel(logging.WARNING)
+            return _fetch_archive(image_set.archive, folder)
         names = sorted(image_set.files)
         return [_fetch(image_set, name, folder) for name in tqdm(names, f"downloading {image_set.name}", unit="file")]
     except (OSError, ValueError, BadZipFile) as error:  # ValueError: pooch's, for a file of another sha256
-        for place in absent:  # leave none of the folders made for it, if nothing came
-            with suppress(OSError):
-                place.rmdir()
-        raise UserError(f"{image_set.name} could not be downloaded ({reason(error)}): {remedy}") from error
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{image_set.name} could not be downloaded ({reason}): {remedy}") from error
 
 
 def _fetch(image_set: ImageSet, name: str, folder: Path) -> Path:
     downloader = pooch.HTTPDownloader(timeout=30)
     for url in image_set.urls:
-        # pooch writes beside the place, checks the hash, then renames; a file that is there is not fetched again.
+        # pooch writes beside the place, checks the hash, then renames; a file that exists is not fetched again.
         source = pooch.create(folder, url + "/", registry={name: image_set.files[name]}, retry_if_failed=1)
         try:
             return Path(source.fetch(name, downloader=downloader))
         except (OSError, ValueError) as error:
             failure = error
     raise failure
+
+
+def _fetch_archive(url: str, folder: Path) -> list[Path]:
+    """The images of a zip archive in `folder`, which appears when all are there."""
+    downloader, unpacked = pooch.HTTPDownloader(timeout=30, progressbar=True), folder.with_name(f".{folder.name}.part")
+    archive = Path(pooch.retrieve(url, None, f".{folder.name}.zip", folder.parent, downloader=downloader))
+    unzip = pooch.Unzip(extract_dir=unpacked.name)
+    files = [Path(name) for name in unzip(str(archive), "download", None)]
+    for path in filter(is_image_name, files):
+        path.rename(unpacked / path.name)  # out of whatever folder it is in
+    for path in unpacked.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    unpacked.rename(folder)
+    archive.unlink()
+    return list_images(folder)

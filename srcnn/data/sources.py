@@ -1,7 +1,7 @@
 """Where the pixels of an image come from: an image file, or two of them, HR and LR."""
 
 import os
-from collections.abc import Sequence
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -22,7 +22,7 @@ class Source(Protocol):
         """HR [C, H, W], uint8, C being 1 (gray) or 3."""
 
     def read_lr(self) -> Tensor | None:
-        """LR of its own, if it has one."""
+        """Its own LR image, if it has one."""
 
     def identity(self) -> list:
         """What changes when the image does: strings and numbers."""
@@ -66,7 +66,7 @@ class Rescaled:
 
     def read_lr(self) -> Tensor | None:
         if self.source.read_lr() is not None:
-            raise UserError(f"data.rescale: a copy of {self.source} needs an LR image of its own; leave it out")
+            raise UserError(f"data.rescale: a copy of {self.source} would need its own LR image; leave it out")
         return None
 
     def identity(self) -> list:
@@ -74,20 +74,22 @@ class Rescaled:
 
 
 def read_pair(source: Source, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor | None]:
-    """HR, cropped to a multiple of the scale, and the LR image of its own, if it has one; UserError if they don't fit.
+    """HR and the image's own LR, if it has one; UserError if they don't fit.
 
-    Both uint8, with as many channels (a gray one beside RGB becomes RGB).
+    HR is cropped bottom and right, to a multiple of the scale or to LR's size times the scale. Both are uint8, with as
+    many channels (a gray one beside RGB becomes RGB).
     """
     hr, lr = source.read(), source.read_lr()
     if lr is None:
         return modcrop(hr, scale), None
     if degradation.makes_lr:
-        raise UserError(f"{source}: pairs have LR images of their own; choose degradation=none")
-    sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (hr, lr)]
-    if hr.shape[1] != scale * lr.shape[1] or hr.shape[2] != scale * lr.shape[2]:
+        raise UserError(f"{source}: pairs have their own LR images; choose degradation=none")
+    height, width = (scale * side for side in lr.shape[1:])
+    if not (0 <= hr.shape[1] - height < scale and 0 <= hr.shape[2] - width < scale):
+        sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (hr, lr)]
         raise UserError(f"{source}: HR of {sizes[0]} is not {scale} times LR of {sizes[1]} pixels")
     channels = max(len(hr), len(lr))
-    return hr.expand(channels, -1, -1), lr.expand(channels, -1, -1)
+    return hr[:, :height, :width].expand(channels, -1, -1), lr.expand(channels, -1, -1)
 
 
 def read_versions(name: str, source: Source, scale: int, degradation: Degradation) -> tuple[Tensor, list[Tensor]]:
@@ -123,12 +125,12 @@ def match(hr_folder: str | os.PathLike, lr_folder: str | os.PathLike, scale: int
 def _by_stem(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    paths: Sequence[Path] = list_images(folder)
-    if not paths:
-        raise UserError(f"no image files in {folder}")
     found: dict[str, Path] = {}
-    for path in paths:
-        if other := found.get(path.stem):
+    for path in list_images(folder):
+        stem = unicodedata.normalize("NFC", path.stem)  # é in one character or two, as file systems have it
+        if other := found.get(stem):
             raise UserError(f"{other} and {path.name} have one name: pairs are matched by name without the ending")
-        found[path.stem] = path
+        found[stem] = path
+    if not found:
+        raise UserError(f"no image files in {folder}")
     return found

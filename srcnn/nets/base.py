@@ -1,15 +1,18 @@
-"""What every network here has: two steps, one fixed and one learned."""
+"""What every network has: a fixed step, a learned step, and the arguments that it was made with."""
 
 import copy
+import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcnn.errors import UserError, check_choice, check_range
-from srcnn.image import cut, shave
+from srcnn.image import bicubic_up, cut, gray_of, rgb_to_y, rgb_to_ycbcr, ycbcr_to_rgb
+
+NETWORKS: dict[str, type["Network"]] = {}  # by class name: what a checkpoint may name
 
 
 class Network(nn.Module):
@@ -21,66 +24,82 @@ class Network(nn.Module):
     scale              enlargement, 1 (the same size) to 8
     channels           3: RGB; 1: the luma Y
     body_scale         enlargement done inside `body`: 1 where `preprocess` enlarges, else `scale`
-    receptive_radius   pixels of `body`'s input, on each side, that one of its pixels looks at: by these tiles overlap
-    preprocess_radius  pixels of the LR image, on each side, that one pixel of `preprocess` looks at
+    receptive_radius   pixels of `body`'s input, on each side, that one of its pixels depends on: tiles overlap by these
+    preprocess_radius  pixels of the LR image, on each side, that one pixel of `preprocess` depends on
+    margin             LR pixels, on each side, that training crops are larger by, as `valid` cuts them off
     tile               rows and columns of `body`'s input that a CPU computes at a time: their features fit its cache
+
+    `arguments` holds the constructor's arguments, so that a checkpoint can say how to build the network; they must be
+    numbers, strings, None, or lists of them. `srcnn.check(net)` tells whether all this holds.
     """
 
     body: Callable[[Tensor], Tensor]
     body_scale: int
     receptive_radius: int
     preprocess_radius: int = 0
+    margin: int = 0
     tile: tuple[int, int] = (128, 256)
+    arguments: dict[str, Any]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        NETWORKS[cls.__name__] = cls
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        net = super().__new__(cls)
+        try:
+            bound = inspect.signature(cls.__init__).bind(net, *args, **kwargs)
+        except TypeError:  # __init__ will say so itself; copy.copy and pickle call without arguments
+            return net
+        bound.apply_defaults()
+        for key, value in list(bound.arguments.items())[1:]:
+            is_list = isinstance(value, Sequence) and not isinstance(value, str)  # a tuple, or OmegaConf's
+            net.__dict__.setdefault("arguments", {})[key] = list(value) if is_list else value
+        return net
 
     def __init__(self, scale: int, channels: int = 3):
         super().__init__()
         if not 1 <= scale <= 8:
             raise UserError(f"scale={scale}: must be between 1 (the same size) and 8")
-        if channels not in (1, 3):
-            raise UserError(f"channels={channels}: choose 1 (luma) or 3 (RGB)")
+        check_choice("channels", channels, (1, 3))
         self.scale, self.channels = scale, channels
 
     def preprocess(self, lr: Tensor) -> Tensor:
         """The fixed first step: here none."""
         return lr
 
-    def preprocess_of_crop(self, lr: Tensor) -> Tensor:
-        """`preprocess` of a crop, less what `preprocess_radius` LR pixels become on each side.
-
-        A network may compute less here (see SRCNN): the values are the same.
-        """
-        return shave(self.preprocess(lr), self.preprocess_radius * self.scale // self.body_scale)
-
     def forward(self, lr: Tensor) -> Tensor:
         return self.body(self.preprocess(lr))
 
+    def valid(self, lr: Tensor) -> Tensor:
+        """SR of a training crop, or the middle of it: the loss compares it with the middle of HR.
+
+        All of it by default. What pads with zeros, as nn.Conv2d does, treats an image's border as it has learned to
+        treat a crop's, so the loss must see that: with a border of `scale` pixels left out, the outermost LR pixel is
+        up to 8 dB worse than bicubic. Only where replicated borders are all that is left out, as in SRCNN, may what
+        they touch be left out, and then it need not be computed.
+        """
+        return self(lr)
+
+    def upscale(self, lr: Tensor) -> Tensor:
+        """An RGB or gray image [N, 3 or 1, H, W] -> SR with as many channels, whatever the network works on.
+
+        A network on Y enlarges Cb and Cr bicubically; a gray image goes through an RGB network as three equal channels.
+        """
+        if lr.shape[1] == self.channels:
+            return self(lr)
+        if self.channels == 3:
+            return gray_of(self(lr.expand(-1, 3, -1, -1)))
+        chroma = bicubic_up(rgb_to_ycbcr(lr)[:, 1:], self.scale)
+        return ycbcr_to_rgb(torch.cat([self(rgb_to_y(lr)), chroma], dim=1))
+
     def body_of_tile(self, x: Tensor, core: list[slice]) -> Tensor:
-        """What `body` makes of the rows and columns `core` of x; the rest of x lies around them as far as they look."""
+        """What `body` makes of the rows and columns `core` of x; the rest of x is what they depend on."""
         return cut(self.body(x), core, ratio=self.body_scale)
 
     def for_inference(self) -> "Network":
         """A network that computes the same in less time, but for a float's last bits; by default with other strides."""
         return copy.deepcopy(self).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    @property
-    def train_border(self) -> int:
-        """HR pixels of a training patch, on each side, that the loss leaves out: by default as many as a score does.
-
-        What pads with zeros, as nn.Conv2d does, treats an image's border as it has learned to treat a crop's, so the
-        loss must see that. PSNR of T91's held-out images x3, and of their outer 12 pixels alone, in dB: a network of
-        four layers with nothing left out 28.21, 28.77; with all left out that a border touches 28.05, 27.89. Of ten
-        layers, whose crops are border all over, with 0 or 6 pixels left out 28.46, 28.45; with replicated borders
-        28.39, 28.43. Zeros and a small border, then. Only where a few replicated borders are all there is, as in
-        SRCNN, may what they touch be left out, and then it need not be computed.
-        """
-        return self.scale
-
-    def body_of_crop(self, x: Tensor) -> Tensor:
-        """`body` of a training crop, less `train_border` HR pixels a side.
-
-        A network may compute less where all that is left out is what a border touches (see `Conv`).
-        """
-        return shave(self.body(x), self.train_border)
 
     @property
     def parameter_count(self) -> int:
@@ -101,24 +120,6 @@ class Network(nn.Module):
         with torch.no_grad():
             net.body(torch.zeros(1, self.channels, side // self.body_scale, side // self.body_scale))
         return sum(counts) * 1280 * 720 // side**2
-
-
-class ShallowNetwork(Network):
-    """A network of few `Conv` layers with replicated borders: all that a crop's border touches is not even computed."""
-
-    def layers(self, x: Tensor, pad: bool) -> Tensor:
-        """What is learned; with `pad=False` only what no border touches."""
-        raise NotImplementedError
-
-    def body(self, x: Tensor) -> Tensor:
-        return self.layers(x, pad=True)
-
-    def body_of_crop(self, x: Tensor) -> Tensor:
-        return self.layers(x, pad=False)
-
-    @property
-    def train_border(self) -> int:
-        return self.receptive_radius * self.body_scale
 
 
 class Conv(nn.Conv2d):
@@ -142,31 +143,26 @@ class Conv(nn.Conv2d):
 def three_layers(planes: Sequence[int], kernels: Sequence[int], padding_mode: str) -> list[Conv]:
     """Convolutions of these kernels between these numbers of channels: the image's, two widths, the result's."""
     if len(kernels) != 3 or len(planes) != 4:
-        given = f"kernels={list(kernels)} widths={list(planes[1:-1])}"
-        raise UserError(f"{given}: three kernels and two widths are needed")
+        found = f"kernels={list(kernels)} widths={list(planes[1:-1])}"
+        raise UserError(f"{found}: three kernels and two widths are needed")
     return [Conv(planes[i], planes[i + 1], kernels[i], padding_mode) for i in range(3)]
 
 
-def as_convolution(weight: Tensor, stride: int, before: int) -> tuple[Tensor, list[int]]:
-    """A transposed convolution as one that a pixel shuffle follows: its weight, and the zeros that F.pad puts on.
-
-    weight  [in, out, k, k] of a transposed convolution that makes `stride` times as many pixels
-    before  its padding: pixels that it cuts off in front
-    """
-    first, last = -(-(before - weight.shape[2] + 1) // stride), (stride - 1 + before) // stride
-    # Pixel `phase` of the output takes weight phase + before - stride * tap of the input pixel `tap` ahead.
-    index = torch.arange(stride)[:, None] + before - stride * torch.arange(first, last + 1)  # [phase, tap]
-    index = index.to(weight.device)
-    there = (index >= 0) & (index < weight.shape[2])
-    rows = weight[:, :, index.clamp(0, weight.shape[2] - 1)] * there[:, :, None]  # [in, out, phase, tap, k]
-    both = rows[..., index.clamp(0, weight.shape[2] - 1)] * there  # [in, out, phase, tap, phase, tap]
-    return both.permute(1, 2, 4, 0, 3, 5).flatten(0, 2), [-first, last] * 2
-
-
 class PReLU(nn.PReLU):
-    """nn.PReLU, trained as two ReLUs: in bf16 on a CPU torch's takes six times as long, more than a convolution."""
+    """nn.PReLU with slopes that are learned, one a channel, or all fixed at `slope`.
+
+    Learned slopes are computed as two ReLUs, as torch's own take six times as long in bf16 on a CPU. Fixed ones take a
+    sixth of that, and in a file they look like learned ones.
+    """
+
+    def __init__(self, channels: int, slope: float | None = None):
+        super().__init__(channels, 0.25 if slope is None else slope)
+        self.slope = slope
+        self.weight.requires_grad_(slope is None)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.slope is not None:
+            return F.leaky_relu(x, self.slope)
         if not torch.is_grad_enabled():
             return super().forward(x)
         return F.relu(x) - self.weight.to(x.dtype).view(-1, 1, 1) * F.relu(-x)

@@ -18,7 +18,8 @@ class Compact(Network):
 
     Published as SRVGGNetCompact in Wang et al., "Real-ESRGAN" (ICCVW 2021), its repository's small model, with
     width=64 and depth=16 (animevideo-v3) or 32 (general-v3). Initialisation: "published" is PyTorch's own, with slopes
-    of 0.25; "identity" the same but for a last layer of zeros, so that it starts as what is added.
+    of 0.25; "identity" the same but for a last layer of zeros, so that it starts as what is added. `slope`: one fixed
+    slope for all PReLUs instead of learned ones (None).
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Compact(Network):
         depth: int = 8,
         skip: str = "nearest",
         init: str = "identity",
+        slope: float | None = None,
     ):
         check_range("width", width, 1)
         check_range("depth", depth, 0)
@@ -36,19 +38,19 @@ class Compact(Network):
         check_choice("init", init, ("identity", "published"))
         super().__init__(scale, channels)
         self.body_scale, self.receptive_radius = scale, max(depth + 2, 2 * (skip == "bicubic"))
-        self.body = _Body(scale, channels, width, depth, skip, init)
+        self.body = _Body(scale, channels, width, depth, skip, init, slope)
 
     def preprocess(self, lr: Tensor) -> Tensor:
-        # An LR image in floating point leaves [0, 1] beside sharp edges, as none in training does: that cost 4 dB on
-        # an image of text.
+        # An LR image in floating point leaves [0, 1] beside sharp edges, which images of 8 bits, as trained on, never
+        # do: without the clamp that costs 4 dB on an image of text.
         return lr.clamp(0, 1)
 
 
 class _Body(nn.Sequential):
-    def __init__(self, scale: int, channels: int, width: int, depth: int, skip: str, init: str):
-        layers: list[nn.Module] = [Conv(channels, width, 3, "zeros"), PReLU(width)]
+    def __init__(self, scale: int, channels: int, width: int, depth: int, skip: str, init: str, slope: float | None):
+        layers: list[nn.Module] = [Conv(channels, width, 3, "zeros"), PReLU(width, slope)]
         for _ in range(depth):
-            layers += [Conv(width, width, 3, "zeros"), PReLU(width)]
+            layers += [Conv(width, width, 3, "zeros"), PReLU(width, slope)]
         last = Conv(width, channels * scale**2, 3, "zeros")
         if init == "identity":
             nn.init.zeros_(last.weight)

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.nets.base import ShallowNetwork, three_layers
+from srcnn.nets.base import Network, three_layers
 
 
-class ESPCN(ShallowNetwork):
+class ESPCN(Network):
     """Three convolutions on the LR image, then a pixel shuffle: LR [N, C, H, W] -> SR [N, C, scale*H, scale*W].
 
     Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
@@ -30,7 +30,7 @@ class ESPCN(ShallowNetwork):
         planes = (channels, *widths, channels * scale**2)
         self.conv1, self.conv2, self.conv3 = three_layers(planes, kernels, padding_mode)
 
-    def layers(self, x: Tensor, pad: bool) -> Tensor:
-        y = torch.tanh(self.conv1(x, pad))
-        y = torch.tanh(self.conv2(y, pad))
-        return F.pixel_shuffle(self.conv3(y, pad), self.scale)
+    def body(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.conv1(x))
+        y = torch.tanh(self.conv2(y))
+        return F.pixel_shuffle(self.conv3(y), self.scale)

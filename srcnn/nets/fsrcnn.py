@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from srcnn.errors import check_choice, check_range
-from srcnn.nets.base import Conv, Network, PReLU, as_convolution
+from srcnn.nets.base import Conv, Network, PReLU
 
 
 class FSRCNN(Network):
@@ -17,7 +17,8 @@ class FSRCNN(Network):
 
     Dong et al., "Accelerating the Super-Resolution Convolutional Neural Network", ECCV 2016, section 3.2.
     Initialisation: "identity" starts as bilinear, the image passing through one filter a channel of each layer;
-    "published" is He's for PReLU, with deviation 0.001 for the deconvolution.
+    "published" is He's for PReLU, with deviation 0.001 for the deconvolution. `slope`: one fixed slope for all PReLUs
+    instead of learned ones (None).
     """
 
     def __init__(
@@ -28,6 +29,7 @@ class FSRCNN(Network):
         shrunk: int = 12,
         depth: int = 4,
         init: str = "identity",
+        slope: float | None = None,
     ):
         check_range("scale", scale, 1, 5)  # a kernel of 9 reaches no further
         check_range("width", width, channels)
@@ -37,7 +39,7 @@ class FSRCNN(Network):
         super().__init__(scale, channels)
         planes = [(channels, width, 5), (width, shrunk, 1), *[(shrunk, shrunk, 3)] * depth, (shrunk, width, 1)]
         convs = [Conv(inputs, outputs, kernel, "zeros") for inputs, outputs, kernel in planes]
-        self.features = nn.Sequential(*(layer for conv in convs for layer in (conv, PReLU(conv.out_channels))))
+        self.features = nn.Sequential(*(layer for conv in convs for layer in (conv, PReLU(conv.out_channels, slope))))
         self.deconv = _Deconv(width, channels, scale)
         self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - self.deconv.before) // scale
         for conv in convs:
@@ -84,3 +86,22 @@ class _Deconv(nn.ConvTranspose2d):
         weight, pads = as_convolution(self.weight, self.scale, self.before)
         y = F.conv2d(F.pad(x, pads), weight, self.bias.repeat_interleave(self.scale**2))
         return F.pixel_shuffle(y, self.scale)
+
+
+def as_convolution(weight: Tensor, stride: int, before: int) -> tuple[Tensor, list[int]]:
+    """A transposed convolution as one that a pixel shuffle follows: its weight, and the zeros that F.pad puts on.
+
+    weight  [in, out, k, k] of a transposed convolution that makes `stride` times as many pixels
+    before  its padding: pixels that it cuts off in front
+    """
+    kernel = weight.shape[2]
+    first, last = -(-(before - kernel + 1) // stride), (stride - 1 + before) // stride  # input pixels, from its own
+    phases, taps = torch.arange(stride)[:, None], torch.arange(first, last + 1)
+    # [phase, tap]: the row (or column) of the kernel by which output pixel `phase` weighs the input pixel `tap` ahead.
+    index = (phases + before - stride * taps).to(weight.device)
+    exists = (index >= 0) & (index < kernel)
+    index = index.clamp(0, kernel - 1)
+    rows = weight[:, :, index] * exists[:, :, None]  # [in, out, phase y, tap y, k]
+    both = rows[..., index] * exists  # [in, out, phase y, tap y, phase x, tap x]
+    as_planes = both.permute(1, 2, 4, 0, 3, 5)  # [out, phase y, phase x, in, tap y, tap x]
+    return as_planes.flatten(0, 2), [-first, last] * 2

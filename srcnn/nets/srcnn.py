@@ -1,7 +1,6 @@
 """SRCNN, the first convolutional network for super-resolution."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,22 +8,22 @@ from torch import Tensor, nn
 
 from srcnn.errors import check_choice
 from srcnn.image import bicubic_up, shave
-from srcnn.nets.base import Network, ShallowNetwork, three_layers
+from srcnn.nets.base import Network, three_layers
 
 
-class SRCNN(ShallowNetwork):
+class SRCNN(Network):
     """Bicubic enlargement, then patch extraction, non-linear mapping and reconstruction: three convolutions.
 
     LR [N, C, H, W] in [0, 1] -> SR [N, C, scale*H, scale*W]. The default, 9-1-5 with 64 and 32 filters on RGB, has
     20,099 parameters. `residual` adds the enlarged input to the output. Borders are replicated, as the authors'
-    MATLAB code does. Initialisation: "default" is PyTorch's; "identity" starts as bicubic, the first filters passing
-    the image through; "paper" is Gaussian with deviation 0.001 and no bias.
+    MATLAB code does. Initialisation: "identity" starts as bicubic, the first filters passing the image through;
+    "default" is PyTorch's; "paper" is Gaussian with deviation 0.001 and no bias.
 
     Dong et al., "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016, equations 1 to 3.
     """
 
     body_scale = 1
-    preprocess_radius = 2  # bicubic's
+    preprocess_radius = margin = 2  # bicubic's
 
     def __init__(
         self,
@@ -34,7 +33,7 @@ class SRCNN(ShallowNetwork):
         widths: Sequence[int] = (64, 32),
         residual: bool = False,
         padding_mode: str = "replicate",
-        init: str = "default",
+        init: str = "identity",
     ):
         check_choice("init", init, ("default", "identity", "paper"))
         super().__init__(scale, channels)
@@ -52,10 +51,14 @@ class SRCNN(ShallowNetwork):
     def preprocess(self, lr: Tensor) -> Tensor:
         return bicubic_up(lr, self.scale)
 
-    def preprocess_of_crop(self, lr: Tensor) -> Tensor:
-        return bicubic_up(lr, self.scale, pad=False)
+    def body(self, x: Tensor) -> Tensor:
+        return self._layers(x, pad=True)
 
-    def layers(self, x: Tensor, pad: bool) -> Tensor:
+    def valid(self, lr: Tensor) -> Tensor:
+        # Less what a border touches, of bicubic (2 * scale) and of the layers (receptive_radius).
+        return self._layers(bicubic_up(lr, self.scale, pad=False), pad=False)
+
+    def _layers(self, x: Tensor, pad: bool) -> Tensor:
         y = F.relu(self.conv1(x, pad))
         y = F.relu(self.conv2(y, pad))
         y = self.conv3(y, pad)
@@ -63,17 +66,10 @@ class SRCNN(ShallowNetwork):
             y = y + (x if pad else shave(x, self.receptive_radius))
         return y
 
-    def for_inference(self) -> Network:
-        from srcnn.inference.fast_srcnn import FastSRCNN
-
-        net: Any = super().for_inference()
-        is_known = self.conv1.padding_mode == "replicate" and self.conv1.weight.device.type == "cpu"
-        return FastSRCNN(net) if is_known else net
-
     @torch.no_grad()
     def _init_identity(self) -> None:
-        # The image's channels pass through the first filters of each layer (they are positive, so ReLU lets them);
-        # the other filters keep PyTorch's random weights, but the last layer does not listen to them yet.
+        # The image's channels pass through the first filters of each layer (they are positive, so ReLU keeps them);
+        # the other filters keep PyTorch's random weights, but the last layer ignores them at first.
         c = self.channels
         for conv in (self.conv1, self.conv2, self.conv3):
             nn.init.dirac_(conv.weight[:c])
