@@ -77,7 +77,9 @@ def settings(path: Path, words: list[str]) -> DictConfig:
             inputs.append(word)
         elif not is_setting:
             raise UserError(f"{word}: settings are key=value; --help lists them")
-        elif isinstance(OmegaConf.select(cfg, key), str | None) and not re.fullmatch(r"null|true|false|\[.*\]|[\d.]+", text):
+        elif isinstance(OmegaConf.select(cfg, key), str | None) and not re.fullmatch(
+            r"null|true|false|\[.*\]|[\d.]+", text
+        ):
             OmegaConf.update(cfg, key, text.replace("${", r"\${"))  # a path may hold any character
         else:
             OmegaConf.update(cfg, key, OmegaConf.from_cli([f"value={text}"]).value)
@@ -143,7 +145,9 @@ def expand_resume(words: list[str]) -> list[str]:
     path = (path / "checkpoints" / "last.ckpt" if path.is_dir() else path).absolute()
     saved = _saved_words(path, read_checkpoint(path)["run"].get("overrides", []))
     groups = {_key(word) for word in others if "." not in _key(word)}  # another choice of a group has other keys
-    kept = [word for word in saved if _key(word) not in typed and _key(word).split(".")[0] not in groups - {"experiment"}]
+    kept = [
+        word for word in saved if _key(word) not in typed and _key(word).split(".")[0] not in groups - {"experiment"}
+    ]
     changed = [word for word in others if word not in saved and _key(word) != "hydra.run.dir"]
     print(f"resuming {path}, {'with ' + ' '.join(changed) if changed else 'with its own settings'}", flush=True)
     in_its_folder = [f"hydra.run.dir='{path.parents[1]}'"] if path.parent.name == "checkpoints" and not folder else []
@@ -155,7 +159,9 @@ def _saved_words(path: Path, recorded: list[str]) -> list[str]:
     if path.parent.name == "checkpoints" and typed.is_file():
         words = yaml.safe_load(typed.read_text())
     else:
-        words = [word for word in recorded if re.fullmatch(r"[+\w.]+=[\w.,:\[\]{} +-]*", word) and "_target_" not in word]
+        words = [
+            word for word in recorded if re.fullmatch(r"[+\w.]+=[\w.,:\[\]{} +-]*", word) and "_target_" not in word
+        ]
     return [word for word in words if _key(word) not in ("ckpt_path", "resume") and not _key(word).startswith("hydra")]
 
 

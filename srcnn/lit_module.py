@@ -46,7 +46,9 @@ class SuperResolution(L.LightningModule):
         super().__init__()
         check_choice("scheduler.interval", interval, ("step", "epoch"))
         if not is_plain(net.arguments):
-            raise UserError(f"{net.arguments}: {type(net).__name__} takes more than numbers and strings, see srcnn.check")
+            raise UserError(
+                f"{net.arguments}: {type(net).__name__} takes more than numbers and strings, see srcnn.check"
+            )
         # As the patches come, so that no convolution has to reorder.
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.protocol = loss or nn.MSELoss(), find_protocol(protocol)
@@ -58,7 +60,9 @@ class SuperResolution(L.LightningModule):
         network = {"network": type(net).__name__, "arguments": net.arguments}
         made_of = {"loss": self.loss, "optimizer": optimizer, "schedule": schedule}
         settings = {"interval": interval, "protocol": protocol, **(run or {})}
-        self.save_hyperparameters({**network, **{k: _described(v) for k, v in made_of.items()}, **settings}, logger=False)
+        self.save_hyperparameters(
+            {**network, **{k: _described(v) for k, v in made_of.items()}, **settings}, logger=False
+        )
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **options: Any) -> Self:  # type: ignore[override]
