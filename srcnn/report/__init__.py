@@ -12,7 +12,7 @@ from srcnn.inference.tiles import super_resolve
 from srcnn.nets import Network
 from srcnn.report.page import card, curves, write_page
 from srcnn.report.panels import compare, lr_image, write_comparison
-from srcnn.report.scores import Scores, TestResult, by_set, name_results, psnr, table, write_scores
+from srcnn.report.scores import Scores, TestResult, name_results, psnr, summarise, table, write_scores
 
 __all__ = ["TestResult", "network_result", "psnr", "write", "write_run"]
 
@@ -23,7 +23,7 @@ def write_run(folder: Path, net: Network, scores: Scores, samples: Sequence[Samp
     """Print and write, as `write` does, what the test of a run found, with the run's facts and its curves."""
     facts = {key: run[key] for key in ("protocol", "degradation", "checkpoint")}
     result = network_result(net, scores, facts, run, folder / "metrics.csv")
-    words = [f"ckpt_path={run['checkpoint']}", f"protocol={run['protocol']}"]  # a checkpoint knows its test sets
+    words = [f"ckpt_path={folder / 'weights.pth'}", f"protocol={run['protocol']}"]  # which know their test sets
     try:
         write(folder, [result], samples[: len(scores)], words)
     except KeyboardInterrupt:
@@ -53,7 +53,8 @@ def write(folder: Path, tested: Sequence[TestResult], samples: Sequence[Sample],
     `words` are what `srcnn.evaluate` needs to test them again.
     """
     results = name_results(tested)
-    write_scores(folder, results)
+    networks = summarise(results)
+    write_scores(folder, networks)
     cards: list[dict[str, Any]] = []
     compared, size = [], 0
     for number, sample in enumerate(samples[:_MOST_CARDS]):
@@ -69,8 +70,8 @@ def write(folder: Path, tested: Sequence[TestResult], samples: Sequence[Sample],
     write_page(
         folder / "report.html",
         "report.html",
-        results=results,
-        sets=by_set([result.scores for result in tested]),
+        networks=networks,
+        runs={name: result.run for name, result in results.items()},
         words=list(words),
         cards=cards,
         plots=[
@@ -78,7 +79,7 @@ def write(folder: Path, tested: Sequence[TestResult], samples: Sequence[Sample],
             *curves(logs, "train/loss", f"Training loss{unit}"),
         ],
     )
-    print(f"\n{table(results)}\n")
+    print(f"\n{table(networks)}\n")
     for name, result in results.items():
         print(f"{'weights' if len(tested) == 1 else name:<11} {result.facts['checkpoint']}")
     print(f"comparison  {folder / 'comparison.png'}\nreport      {folder / 'report.html'}")

@@ -12,6 +12,8 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
+from srcnn.callbacks import best_checkpoint
+from srcnn.checkpoint import read_checkpoint
 from srcnn.errors import check_range
 from srcnn.image import bicubic_up
 from srcnn.report.scores import read_csv
@@ -37,6 +39,11 @@ class MetricsCSV(CSVLogger):
         return super().experiment
 
 
+def purge_step(ckpt_path: str | None) -> int | None:
+    """The step from which a log is written anew by a run that goes on from a checkpoint."""
+    return int(read_checkpoint(ckpt_path)["global_step"]) if ckpt_path else None
+
+
 class HParams(L.Callback):
     """Shows TensorBoard, when a run ends, its settings beside the best PSNR on the validation images.
 
@@ -44,18 +51,20 @@ class HParams(L.Callback):
     """
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        best = getattr(trainer.checkpoint_callback, "best_model_score", None)
+        _, best = best_checkpoint(trainer)
+        settings = dict(word.lstrip("+").partition("=")[::2] for word in pl_module.hparams.get("overrides", []))
+        settings |= {k: v for k, v in pl_module.hparams.items() if k not in ("overrides", "settings", "versions")}
         for logger in _boards(trainer) if trainer.is_global_zero and best is not None else []:
             shutil.rmtree(Path(logger.log_dir, "hparams"), ignore_errors=True)
             board = TensorBoardLogger(logger.log_dir, name="", version="hparams", default_hp_metric=False)
-            board.log_hyperparams(dict(pl_module.hparams), {"hp/val_psnr": float(best)})
+            board.log_hyperparams(settings, {"hp/val_psnr": best})
             board.finalize("success")
 
 
 class Crops(L.Callback):
     """Shows TensorBoard at every validation a crop of the first `images`, of `side` HR pixels, and the first filters.
 
-    A crop is where bicubic does worst: bicubic, network and ground truth beside each other. Of the filters mid-gray is 0.
+    A crop is where bicubic does worst: bicubic, network and ground truth beside each other. A filter's 0 is gray.
     """
 
     def __init__(self, images: int = 3, side: int = 48):

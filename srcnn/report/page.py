@@ -18,8 +18,8 @@ from srcnn import __version__
 from srcnn.files import replacing
 from srcnn.image import to_uint8
 from srcnn.report.panels import Comparison
-from srcnn.report.plots import Line, data_address, plot, styles
-from srcnn.report.scores import format_difference, read_csv
+from srcnn.report.plots import GRAY, Line, colours, data_address, plot
+from srcnn.report.scores import notes, read_csv
 
 _MOST_SIDE = 640  # pixels of an image on a page; of a larger one a part is shown
 
@@ -53,15 +53,15 @@ def curves(logs: Mapping[str, Path | None], metric: str, title: str) -> list[tup
     The first run is on top, bicubic below if it is the same for all.
     """
     lines, bicubic = [], set()
-    for (name, path), style in zip(logs.items(), styles(len(logs)), strict=True):
+    for (name, path), colour in zip(logs.items(), colours(len(logs)), strict=True):
         rows = read_csv(path) if path and path.is_file() else []
         points = [(float(row["step"]) + 1, float(row[metric])) for row in rows if row.get(metric)]
         bicubic |= {round(float(row[f"{metric}_bicubic"]), 2) for row in rows if row.get(f"{metric}_bicubic")}
-        lines[:0] = [Line(name, points, style)] if points else []
+        lines[:0] = [Line(name, points, colour)] if points else []
     if len(bicubic) == 1 and lines:
         steps = [step for line in lines for step, _ in line.points]
-        lines.insert(0, Line("bicubic", [(step, *bicubic) for step in (min(steps), max(steps))], "soft"))
-    return [(title, plot(lines, "step", title, legend=len(logs) < 7))] if lines else []
+        lines.insert(0, Line("bicubic", [(step, *bicubic) for step in (min(steps), max(steps))], GRAY, ":"))
+    return [(title, plot(lines, "step", title, labels=len(logs) < 7))] if lines else []
 
 
 def figure(value: float | None, form: str = ".2f") -> str:
@@ -75,14 +75,14 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
 
 
-def as_yaml(facts: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(facts), sort_keys=False, allow_unicode=True, width=100)
-
-
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"), autoescape=True, undefined=StrictUndefined,
     trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
-_TEMPLATES.filters |= {"figure": figure, "duration": duration, "yaml": as_yaml, "shell": shlex.join}
-_TEMPLATES.filters["without_start"] = lambda words: [w for w in words if not w.startswith(("ckpt_path=", "resume="))]
-_TEMPLATES.filters |= {"difference": format_difference, "svg": lambda svg: data_address(svg.encode(), "svg+xml")}
+_TEMPLATES.globals |= {"address": lambda svg: data_address(svg.encode(), "svg+xml"), "notes": notes}
+_TEMPLATES.filters |= {
+    "figure": figure,
+    "duration": duration,
+    "shell": shlex.join,
+    "yaml": lambda facts: yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100),
+}

@@ -8,49 +8,43 @@ from typing import Any, NamedTuple
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, which the colour-blind tell apart, and grays; with the dashes of the lines.
-STYLES: dict[str, tuple[str, Any]] = {
-    "c0": ("#0072b2", "-"), "c1": ("#d55e00", "--"), "c2": ("#009e73", ":"), "c3": ("#cc79a7", "-."),
-    "c4": ("#e69f00", (0, (7, 2))), "c5": ("#56b4e9", (0, (2, 1))), "rest": ("#a3abb3", "-"),
-    "soft": ("#7d8590", (0, (1, 2))),
-}  # fmt: skip
-_MOST = 400  # points of a line
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]  # Okabe and Ito's, for the colour-blind
+GRAY = "#7d8590"
+_INKS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+_OPTIONS: Any = {"svg.fonttype": "none", "font.size": 11, "text.parse_math": False} | dict.fromkeys(_INKS, GRAY)
 
 
 class Line(NamedTuple):
-    """Points (x, y), joined unless `joined` is false, in one of STYLES."""
+    """Points (x, y) and what joins them: "-", "--", ":" or nothing, ""."""
 
     name: str
     points: Sequence[tuple[float, float]]
-    style: str = "c0"
-    joined: bool = True
+    colour: str = COLOURS[0]
+    dash: str = "-"
 
 
-def styles(count: int) -> list[str]:
+def colours(count: int) -> list[str]:
     """For so many runs, best first: the six colours, and gray for the rest."""
-    return [f"c{number}" if number < 6 else "rest" for number in range(count)]
+    return [*COLOURS, *[GRAY] * count][:count]
 
 
 def plot(
-    lines: Sequence[Line], x: str, y: str, log_x: bool = False, ticks: Mapping[float, str] = {}, legend: bool = False
+    lines: Sequence[Line], x: str, y: str, log_x: bool = False, ticks: Mapping[float, str] = {}, labels: bool = False
 ) -> str:
     """Lines over each other, as SVG; `ticks` are what stands where on the x axis, instead of round values."""
-    inks = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color", "grid.color")
-    options: Any = {"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 11, "grid.alpha": 0.3}
-    with rc_context(options | dict.fromkeys(inks, STYLES["soft"][0])):
+    with rc_context(_OPTIONS):
         axes = (figure := Figure(figsize=(4.8, 3.1), layout="constrained")).subplots()
-        for name, points, style, joined in lines:
-            points = [*points[: -1 : max(1, len(points) // _MOST)], *points[-1:]]
-            mark = "o" if not joined or (len(points) <= 30 and style != "soft") else ""
-            colour, dashes = STYLES[style]
-            axes.plot(*zip(*points, strict=True), mark, ls=dashes if joined else "none", c=colour, ms=4, label=name)
+        for name, points, colour, dash in lines:
+            points = [*points[: -1 : 1 + len(points) // 400], *points[-1:]]  # as many as can be seen
+            mark = "o" if dash == "" or (dash == "-" and len(points) <= 30) else ""
+            axes.plot(*zip(*points, strict=True), marker=mark, ls=dash, c=colour, ms=4, label=name)
         axes.set(xlabel=x, xscale="log" if log_x else "linear")
         axes.set_title(y, fontsize=11, loc="left")
-        axes.grid(axis="y")
+        axes.grid(axis="y", alpha=0.3)
         axes.spines[["top", "right", "left"]].set_visible(False)
         if ticks:
             axes.set_xticks([*ticks], [*ticks.values()])
-        if legend:
+        if labels:
             axes.legend(frameon=False)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -58,5 +52,5 @@ def plot(
 
 
 def data_address(picture: bytes, kind: str) -> str:
-    """The data address of a picture, for a page that holds all it shows."""
+    """The address of a picture in a page that holds all it shows."""
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"

@@ -13,7 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from srcnn.report.page import curves, figure, write_page
-from srcnn.report.plots import Line, plot, styles
+from srcnn.report.plots import Line, colours, plot
 from srcnn.report.scores import align, write_csv
 
 
@@ -44,10 +44,10 @@ def rank(folder: Path, words: Sequence[str]) -> None:
     if not runs:
         return
     runs.sort(key=lambda run: -(run["val_psnr"] or -math.inf))
-    for run, style in zip(runs, styles(len(runs)), strict=True):
+    for run, colour in zip(runs, colours(len(runs)), strict=True):
         run["psnr"] = {"validation": run["val_psnr"], **{name: mean["psnr"] for name, mean in run["mean"].items()}}
         run["values"] = dict(word.lstrip("+").partition("=")[::2] for word in run["overrides"])
-        run["style"] = style
+        run["colour"] = colour
     keys = dict.fromkeys(key for run in runs for key in run["values"])
     varied = [key for key in keys if len({run["values"].get(key) for run in runs}) > 1]
     columns = list(dict.fromkeys(name for run in runs for name in run["psnr"]))
@@ -107,7 +107,7 @@ def _setting_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> str:
 
     known = [run for run in runs if key in run["values"] and run["val_psnr"] is not None]
     places = {text: place for place, text in enumerate(sorted({run["values"][key] for run in known}, key=order))}
-    points = [(places[run["values"][key]], run["val_psnr"], run["style"]) for run in known]
-    lines = [Line("", [(place, psnr)], style, joined=False) for place, psnr, style in points[::-1]]  # the best on top
+    points = [(places[run["values"][key]], run["val_psnr"], run["colour"]) for run in known]
+    lines = [Line("", [(place, psnr)], colour, dash="") for place, psnr, colour in points[::-1]]  # the best on top
     ticks = [(place, text) for text, place in places.items()][:: 1 + len(places) // 7]
     return plot(lines, key, "Validation PSNR, dB", ticks=dict(ticks))

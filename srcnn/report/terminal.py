@@ -13,6 +13,12 @@ from srcnn.launch import device_name
 from srcnn.report.page import duration
 
 
+def machine(trainer: L.Trainer) -> dict[str, Any]:
+    """What a run is computed on, for its record."""
+    device = device_name(trainer.strategy.root_device)
+    return {"device": device, "processes": trainer.world_size, "precision": str(trainer.precision)}
+
+
 class Banner(L.Callback):
     """Prints, when training begins, network, data, recipe, length, device, precision and folder, a line each.
 
@@ -30,10 +36,12 @@ class Banner(L.Callback):
         epochs = steps * trainer.accumulate_grad_batches / trainer.num_training_batches
         lines["training"] = f"{steps:,} steps in {-(-epochs // 1):,.0f} epochs"
         if patches := getattr(data, "patches", None):
-            lines["data"] = f"{len(patches.images)} images of {data.train}, {len(data.validation)} to validate on"
+            lines["data"] = f"{len(patches.images)} images of {data.train}, {len(data.validation)} more to validate on"
+            lines["LR"] = f"{data.degradation.describe()}; test on {', '.join(data.test)}"
             left = {"smaller than a patch": patches.left_out, "in subfolders": data.ignored}
             lines["left out"] = ", ".join(f"{count} images {why}" for why, count in left.items() if count)
-            lines["training"] += f", batches of {patches.batch_size} patches"
+            side = patches.side * patches.scale
+            lines["training"] += f", batches of {patches.batch_size} patches {side}x{side}"
         unit = f" ({loss.unit})" if hasattr(loss, "unit") else ""
         rate = optimizer.param_groups[0].get("initial_lr", optimizer.param_groups[0]["lr"])
         lines["recipe"] = f"{type(loss).__name__}{unit}, {type(optimizer).__name__} at {rate:g}"
