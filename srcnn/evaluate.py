@@ -1,106 +1,153 @@
-"""Score a checkpoint on named image sets or folders, beside bicubic.
+"""Score networks on named image sets, folders, or pairs of LR and HR, beside bicubic.
 
-    python -m srcnn.evaluate                                                    our weights on Set5; scale=2 | 3 | 4
-    python -m srcnn.evaluate ckpt_path=CKPT                                     on what it was to be tested on
+    python -m srcnn.evaluate                                        our weights on Set5; scale=2 | 3 | 4
+    python -m srcnn.evaluate ckpt_path=CKPT                         on what its training was to be tested on
     python -m srcnn.evaluate ckpt_path=CKPT data.test=[Set5,Set14] protocol=basicsr
-    python -m srcnn.evaluate degradation=camera                                 on blurred, noisy, compressed LR
-    python -m srcnn.evaluate ckpt_path=[A,B,srcnn_x3] data.test=[Set5,Set14]    beside each other: how far from A?
+    python -m srcnn.evaluate ckpt_path=CKPT data.test_hr=HR data.test_lr=LR     on LR images of your own
+    python -m srcnn.evaluate degradation=camera                     on blurred, noisy, compressed LR
+    python -m srcnn.evaluate ckpt_path=[A,B,srcnn_x3] data.test=[Set5,Set14]    beside each other, with differences
+    python -m srcnn.evaluate sr=FOLDER hr=HR scale=3                anybody's results, without a network
 
 Prints a table per set and writes report.html, scores.csv, scores.json and comparison.png into a folder below outputs/,
 or output=.
 """
 
-import os
-import time
+import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from torch import Tensor
 
-from srcnn.data.degrade import Degradation
+from srcnn import report
+from srcnn.checkpoint import find_checkpoint, load_network
+from srcnn.data.datamodule import SRDataModule
+from srcnn.data.degrade import Bicubic, Degradation
+from srcnn.data.samples import Sample, read_pairs, read_sets
 from srcnn.errors import UserError, check_choice
-from srcnn.inference.image_file import check_folder, write_image
-from srcnn.image import to_uint8
+from srcnn.files import list_images, read_image
+from srcnn.image import as_float, to_uint8
+from srcnn.inference.tiles import super_resolve
+from srcnn.launch import CONFIGS, command, device_of
 from srcnn.metrics import find_protocol
 from srcnn.nets import Network
-from srcnn.run import CONFIGS
-from srcnn.checkpoint import find_checkpoint, load_network, run_of
-from srcnn.launch import command
-from srcnn.run.make import make
-from srcnn.inference.tiles import device_of, super_resolve
-
-
-def new_folder(output: str | None, name: str) -> Path:
-    """The folder to write to: `output`, or one of this moment below outputs/."""
-    if output:
-        check_folder(f"output={output}", output)
-    moment = time.strftime("%Y-%m-%d/%H-%M-%S")
-    return Path(output or f"outputs/{moment}-{os.urandom(2).hex()}-{name}")
 
 
 def evaluate(cfg: DictConfig) -> None:
-    """Score the checkpoints of cfg.ckpt_path, "[A,B]" or a single one, on the sets of cfg.data.test."""
-    given = cfg.ckpt_path
-    several = given is not None and given[0] + given[-1] == "[]" and not Path(given).exists()
-    paths = [find_checkpoint(name, cfg.scale) for name in (given[1:-1].split(",") if several else [given])]
+    """Score the checkpoints of cfg.ckpt_path, one or a list, and the folders of images of cfg.sr."""
+    names = _as_list(cfg.ckpt_path) or ([] if cfg.sr else [None])
+    paths = [find_checkpoint(name, cfg.scale) for name in names]
     score_sets(cfg, {path: load_network(path, cfg.scale) for path in paths})
 
 
 def score_sets(
-    cfg: DictConfig, loaded: Mapping[Path, tuple[Network, dict[str, Any]]], with_images: bool = False
+    cfg: DictConfig, loaded: Mapping[Path, tuple[Network, Mapping[str, Any]]], with_images: bool = False
 ) -> None:
-    """Super-resolve the test images, shrunk; score and show the result. `with_images` writes each (predict.py)."""
-    from srcnn import report
-    from srcnn.data.samples import read_sets
-    from srcnn.report.panels import lr_and_hr
-
-    protocol, folder = find_protocol(cfg.protocol), new_folder(cfg.output, "predict" if with_images else "evaluate")
-    device, tested = device_of(cfg.trainer.accelerator), []
-    runs = {path: run_of(path, checkpoint) for path, (_, checkpoint) in loaded.items()}
-    nets = {path: net.to(device) for path, (net, _) in loaded.items()}
-    scale, *others = {net.scale for net in nets.values()}
-    degradations = {found.describe(): found for found in (_degradation(cfg.degradation, run) for run in runs.values())}
+    """Super-resolve the test images, score and show the result; `with_images` writes each image (for predict.py)."""
+    scale, *others = {net.scale for net, _ in loaded.values()} or {cfg.scale}
     if others:
         raise UserError(f"ckpt_path={cfg.ckpt_path}: networks of different scales cannot be compared")
-    if len(degradations) > 1:
-        different = " and ".join(degradations)
-        raise UserError(f"ckpt_path={cfg.ckpt_path}: trained for {different}: choose what to test on, by degradation=")
-    ((described, degradation),) = degradations.items()
-    sets = cfg.data.test or next(iter(runs.values())).get("values", {}).get("data.test") or ["Set5"]
-    if isinstance(sets, str) or not isinstance(sets, Sequence) or not all(isinstance(name, str) for name in sets):
-        raise UserError(f"data.test={sets}: must be a list of sets or folders, as data.test=[Set5]")
-    if with_images:
-        print(f"no input= is given: super-resolving and scoring the test images of {', '.join(sets)}", flush=True)
-    samples = read_sets(list(sets), cfg.data.root, scale, degradation)
-    for path, net in nets.items():
-        scores = []
-        for sample in samples:
+    if scale is None:
+        raise UserError("sr= needs scale=, by how much the images were enlarged")
+    protocol, device = find_protocol(cfg.protocol), device_of(cfg.trainer.accelerator)
+    samples, degradation = test_images(cfg, [checkpoint["run"] for _, checkpoint in loaded.values()], scale)
+    folder = datetime.now().strftime(f"outputs/%Y-%m-%d/%H-%M-%S-%f-{'predict' if with_images else 'evaluate'}")
+    folder, results = Path(cfg.output or folder), []
+    for path, (net, checkpoint) in loaded.items():
+        upscale, scores = partial(super_resolve, net.to(device)), []
+        for lr, hr, name, image_set, _ in samples:
+            scores.append((image_set, name, protocol.evaluate(upscale, lr.to(device), hr, net.channels)))
             if with_images:
-                sr = super_resolve(net, lr_and_hr(sample, scale)[0].to(device))
-                write_image(folder / sample.image_set / f"{sample.name}_x{scale}.png", to_uint8(sr)[0].cpu())
-            hr, lr = sample.tensors(device)
-            scores.append((sample.image_set, sample.name, protocol.score(net, hr, lr=lr)))
-        facts = {"protocol": cfg.protocol, "degradation": described, "checkpoint": str(path)}
-        logs = [parent / "metrics.csv" for parent in path.absolute().parents[:2]]
-        log = next(filter(Path.is_file, logs), None)
-        tested.append(report.Tested(net, scores, facts, runs[path], log))
-    report.write(folder, tested, samples)
+                (folder / image_set).mkdir(parents=True, exist_ok=True)
+                pixels = to_uint8(upscale(as_float(lr).to(device)))[0].permute(1, 2, 0).cpu().numpy()
+                Image.fromarray(pixels.squeeze()).save(folder / image_set / f"{name}_x{scale}.png")
+        log = next(filter(Path.is_file, [parent / "metrics.csv" for parent in path.absolute().parents[:2]]), None)
+        facts = {"protocol": cfg.protocol, "degradation": degradation, "checkpoint": str(path)}
+        results.append(report.network_result(net, scores, facts, checkpoint["run"], log))
+    for name in _as_list(cfg.get("sr")):
+        images = read_results(Path(name), samples, scale)
+        scores = [(s.image_set, s.name, protocol.compare(images[s.name], s.lr, s.hr)) for s in samples]
+        facts = {"protocol": cfg.protocol, "degradation": degradation, "checkpoint": name}
+        facts |= {"network": Path(name).name, "scale": scale}
+        results.append(report.TestResult(facts, scores, lambda sample, images=images: as_float(images[sample.name])))
+    report.write(folder, results, samples, [word for word in sys.argv[1:] if not word.startswith("output=")])
     if with_images:
         print(f"images      {folder}")
 
 
-def _degradation(name: str | None, run: Mapping[str, Any]) -> Degradation:
+def test_images(cfg: DictConfig, runs: Sequence[Mapping[str, Any]], scale: int) -> tuple[list[Sample], str]:
+    """The images that the settings name, or else the first run's, and how their LR images are made."""
+    data = {"test": ["pairs"]} if cfg.data == "pairs" else OmegaConf.to_container(cfg.data, resolve=True)
+    trained = _settings(runs[0], "data") if runs else {}
+    hr, lr = data.get("test_hr") or cfg.get("hr"), data.get("test_lr")
+    if lr and hr:
+        return read_pairs(hr, lr, scale), "as given"
+    sets = _as_list(hr or data["test"] or trained.get("test") or "Set5")
+    found = [_degradation(cfg.degradation, run, "pairs" in sets) for run in runs or [{}]]
+    described, *others = {one.describe() for one in found}
+    if others:
+        different = " and ".join([described, *others])
+        raise UserError(f"ckpt_path={cfg.ckpt_path}: trained for {different}: choose what to test on, by degradation=")
+    if not {"pairs", "leaves"} & set(sets):
+        return read_sets(sets, data["root"], scale, found[0]), described
+    trained = {key: value for key, value in trained.items() if key not in ("_target_", "scale", "degradation", "test")}
+    module = SRDataModule(scale, found[0], test=sets, **trained)
+    module.setup("test")
+    return module.testing, described
+
+
+def _settings(run: Mapping[str, Any], group: str) -> dict[str, Any]:
+    """What a run was set to in a group of its settings, as far as it is known."""
+    if group in run.get("settings", {}):
+        return run["settings"][group]
+    values = {
+        key.partition(".")[2]: value for key, value in run.get("values", {}).items() if key.startswith(f"{group}.")
+    }
+    return {"_target_": run.get("classes", {}).get(group), **values}  # as files from before 0.2 have it
+
+
+def _degradation(name: str | None, run: Mapping[str, Any], pairs: bool) -> Degradation:
     """The degradation of this name in configs/degradation, or else the one that the checkpoint was trained for."""
-    files = [path for path in sorted((CONFIGS / "degradation").glob("*.yaml")) if path.stem != "none"]
-    known: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in files}
-    if name is not None:
-        check_choice("degradation", name, tuple(known))
-        return make("degradation", known[name])
-    target, values = run.get("classes", {}).get("degradation"), run.get("values", {})
-    settings = next((one for one in known.values() if one._target_ == target), known["bicubic"])
-    given = {key: values.get(f"degradation.{key}", value) for key, value in settings.items()}
-    return make("degradation", OmegaConf.create(given))
+    known: dict[str, Any] = {
+        path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in (CONFIGS / "degradation").glob("*.yaml")
+    }
+    check_choice("degradation", name or "bicubic", tuple(known))
+    trained = {} if name else _settings(run, "degradation")
+    # Of a file numbers are taken, but no class that is not one of these.
+    same = [settings for settings in known.values() if settings["_target_"] == trained.get("_target_")]
+    target, *settings = (same or [known[name or "bicubic"]])[0].items()
+    made = get_class(target[1])(**{key: trained.get(key, value) for key, value in settings})
+    return made if made.makes_lr or pairs else Bicubic()
+
+
+def read_results(folder: Path, samples: Sequence[Sample], scale: int) -> dict[str, Tensor]:
+    """Of every test image its SR image in a folder, of that name or with x3 or _x3 behind it: uint8, of HR's size."""
+    if not folder.is_dir():
+        raise UserError(f"sr={folder}: no such folder")
+    files = {unicodedata.normalize("NFC", path.stem): path for path in list_images(folder)}
+    images = {}
+    for sample in samples:
+        name, (height, width) = unicodedata.normalize("NFC", sample.name), sample.hr.shape[-2:]
+        path = next((files[n] for n in (name, f"{name}x{scale}", f"{name}_x{scale}") if n in files), None)
+        if path is None:
+            raise UserError(f"sr={folder}: has no image of {sample.name}")
+        image = read_image(path)[None]
+        if not (0 <= image.shape[-2] - height < scale and 0 <= image.shape[-1] - width < scale):
+            raise UserError(
+                f"{path}: {image.shape[-1]}x{image.shape[-2]} pixels, where HR at x{scale} has {width}x{height}"
+            )
+        images[sample.name] = image[..., :height, :width]
+    return images
+
+
+def _as_list(value: Any) -> list[Any]:
+    return [] if value is None else [value] if isinstance(value, str) else list(value)
 
 
 def main() -> None:

@@ -2,55 +2,84 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import join
 from typing import Any
 
+from torch import Tensor
+
 from srcnn.data.samples import Sample
+from srcnn.inference.tiles import super_resolve
 from srcnn.nets import Network
-from srcnn.report.page import MOST_BYTES, MOST_IMAGES, card, write_report
-from srcnn.report.panels import MOST_COMPARED, shown, write_comparison
-from srcnn.report.scores import Scores, Tested, names, psnr, table, write_scores
+from srcnn.report.page import card, curves, write_page
+from srcnn.report.panels import compare, lr_image, write_comparison
+from srcnn.report.scores import Scores, TestResult, name_results, psnr, summarise, table, write_scores
 
-__all__ = ["Tested", "psnr", "write", "write_run"]
+__all__ = ["TestResult", "network_result", "psnr", "write", "write_run"]
 
-_FACTS = ("protocol", "degradation", "checkpoint", "val_psnr", "name", "overrides", "steps", "seconds")  # of a run
-
-
-def write(folder: Path, tested: Sequence[Tested], samples: Sequence[Sample]) -> None:
-    """Print the table of a test; write scores.csv, scores.json, comparison.png and report.html into `folder`.
-
-    Several networks, of one scale and tested alike, are shown beside each other, with their differences to the first.
-    """
-    networks, facts = dict(zip(names(tested), tested, strict=True)), tested[0].facts
-    write_scores(folder, networks)
-    cards, images, size = [], [], 0
-    for number, image in enumerate(shown(networks, samples, MOST_IMAGES)):
-        if size < MOST_BYTES:
-            cards.append(card(image))
-            size += sum(map(len, cards[-1]["views"].values()))
-        if number < MOST_COMPARED:
-            images.append(image)
-    write_comparison(folder / "comparison.png", images)
-    commands: dict[str, list[str]] = {}
-    for name, one in networks.items():
-        if "overrides" in one.run:
-            commands[f"How {name} was trained"] = ["python", "train.py", *one.run["overrides"]]
-    paths = [str(one.facts["checkpoint"]) for one in tested]
-    settings = [f"ckpt_path={paths[0] if len(paths) == 1 else '[' + ','.join(paths) + ']'}"]
-    settings.append(f"data.test=[{','.join(dict.fromkeys(sample.source for sample in samples))}]")
-    settings.append(f"protocol={facts['protocol']}")
-    if {one.run.get("degradation", "bicubic") for one in tested} != {facts["degradation"]}:  # else evaluate finds it
-        settings.append(f"degradation={facts['degradation'].split()[0]}")
-    commands["Test again"] = ["python", "-m", "srcnn.evaluate", *settings]
-    page = ["python", "-m", "srcnn.export", "format=html", f"ckpt_path={paths[0]}"]
-    commands[f"A page on which anybody enlarges photographs with {next(iter(networks))}"] = page
-    write_report(folder / "report.html", networks, cards, commands)
-    print(f"\n{table(networks)}\n")
-    for name, path in zip(networks, paths, strict=True):
-        print(f"{'weights' if len(tested) == 1 else name:<11} {path}")
-    print(f"comparison  {folder / 'comparison.png'}\nreport      {folder / 'report.html'}")
+_MOST_CARDS, _MOST_BYTES, _MOST_COMPARED = 12, 8e6, 5  # images on a page, their size; images in comparison.png
 
 
 def write_run(folder: Path, net: Network, scores: Scores, samples: Sequence[Sample], run: Mapping[str, Any]) -> None:
     """Print and write, as `write` does, what the test of a run found, with the run's facts and its curves."""
-    tested = Tested(net, scores, {key: run[key] for key in _FACTS}, run, folder / "metrics.csv")
-    write(folder, [tested], samples[: len(scores)])
+    facts = {key: run[key] for key in ("protocol", "degradation", "checkpoint")}
+    result = network_result(net, scores, facts, run, folder / "metrics.csv")
+    words = [f"ckpt_path={folder / 'weights.pth'}", f"protocol={run['protocol']}"]  # which know their test sets
+    try:
+        write(folder, [result], samples[: len(scores)], words)
+    except KeyboardInterrupt:
+        again = join(["python", "-m", "srcnn.evaluate", *words, f"output={folder}"])
+        print(f"\nthe run is trained and tested, its report is not written; to write it: {again}", flush=True)
+        raise
+
+
+def network_result(
+    net: Network, scores: Scores, facts: Mapping[str, Any], run: Mapping[str, Any], log: Path | None
+) -> TestResult:
+    """What the test of a network found: with the network's size, and what of its training scores.json holds."""
+
+    def enlarge(sample: Sample) -> Tensor:
+        device = next(net.parameters()).device
+        return super_resolve(net, lr_image(sample).to(device)).clamp(0, 1).cpu()
+
+    size = {"parameters": net.parameter_count, "multiply_adds_1280x720": net.multiply_adds(), "scale": net.scale}
+    training = {key: run[key] for key in ("val_psnr", "overrides", "steps", "seconds") if key in run}
+    return TestResult({"network": type(net).__name__, **size, **facts, **training}, scores, enlarge, run, log)
+
+
+def write(folder: Path, tested: Sequence[TestResult], samples: Sequence[Sample], words: Sequence[str]) -> None:
+    """Print the table of a test; write scores.csv, scores.json, comparison.png and report.html into `folder`.
+
+    Several networks, of one scale and tested alike, are shown beside each other, with their differences to the first.
+    `words` are what `srcnn.evaluate` needs to test them again.
+    """
+    results = name_results(tested)
+    networks = summarise(results)
+    write_scores(folder, networks)
+    cards: list[dict[str, Any]] = []
+    compared, size = [], 0
+    for number, sample in enumerate(samples[:_MOST_CARDS]):
+        name = f"{sample.image_set}/{sample.name}" if len({s.image_set for s in samples}) > 1 else sample.name
+        image = compare(results, sample, number, name)
+        compared += [image] if number < _MOST_COMPARED else []
+        if size < _MOST_BYTES:
+            cards.append(card(image))
+            size += sum(map(len, cards[-1]["views"].values()))
+    write_comparison(folder / "comparison.png", compared)
+    logs = {name: result.log for name, result in results.items()}
+    unit = ", dB" if any("PSNRLoss" in str(result.run) for result in tested) else ""
+    write_page(
+        folder / "report.html",
+        "report.html",
+        networks=networks,
+        runs={name: result.run for name, result in results.items()},
+        words=list(words),
+        cards=cards,
+        plots=[
+            *curves(logs, "val/psnr", "PSNR on the validation images, dB"),
+            *curves(logs, "train/loss", f"Training loss{unit}"),
+        ],
+    )
+    print(f"\n{table(networks)}\n")
+    for name, result in results.items():
+        print(f"{'weights' if len(tested) == 1 else name:<11} {result.facts['checkpoint']}")
+    print(f"comparison  {folder / 'comparison.png'}\nreport      {folder / 'report.html'}")
