@@ -6,13 +6,13 @@ import os
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 
 from srcnn.errors import UserError
@@ -73,8 +73,9 @@ def read_file(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> ImageFil
     except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-        reason = " ".join(str(error).replace(f" '{path}'", "").split())
-        raise UserError(f"{path}: not an image that can be read: {', '.join(FORMATS)} ({reason})") from error
+        is_other = isinstance(error, UnidentifiedImageError)
+        reason = f"its format is none of {', '.join(FORMATS)}" if is_other else " ".join(str(error).split())
+        raise UserError(f"{path}: not an image that can be read ({reason})") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 
@@ -87,7 +88,7 @@ def from_pillow(image: Image.Image) -> ImageFile:
 
 
 def to_pillow(image: ImageFile | Tensor) -> Image.Image:
-    """An image as Pillow has it, of 8 bits but for 16-bit gray; also a tensor [1 or 3, H, W] in [0, 1] or of integers."""
+    """An image as Pillow has it, of 8 bits but for 16-bit gray; also a tensor [1 or 3, H, W], in [0, 1] or integers."""
     image = _as_file(image)
     if (image.planes.dtype, image.mode) == (torch.uint16, "L"):
         result = Image.fromarray(_array(image.planes))
@@ -127,7 +128,7 @@ def _image_file(image: Image.Image, planes: Tensor, mode: str) -> ImageFile:
     # libjpeg's table of quality 50 sums up to 3688, that of quality q to 2 - q / 50 times as much, or 50 / q.
     ratio = sum(next(iter(tables.values()))) / 3688 if tables else 0.0
     quality = round(50 / ratio if ratio > 1 else 100 - 50 * ratio)
-    turn, is_first = image.getexif().get(ExifTags.Base.Orientation), bool(getattr(image, "is_animated", False))
+    turn, is_first = image.getexif().get(ExifTags.Base.Orientation, 1), bool(getattr(image, "is_animated", False))
     planes = planes.mT if turn in (5, 6, 7, 8) else planes  # here, as Pillow's exif_transpose knows no 16-bit RGB
     planes = planes.flip({2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(turn, ())).contiguous()
     return ImageFile(planes, mode, image.format, options, quality, is_first)
@@ -171,7 +172,7 @@ def write_image(path: str | os.PathLike, image: ImageFile | Tensor, kind: str | 
         temporary.write_bytes(content)
 
 
-def encode(path: Path, image: ImageFile, kind: str | None = None) -> bytes | memoryview:
+def encode(path: Path, image: ImageFile, kind: str | None = None) -> bytes | bytearray | memoryview:
     """What is in the file of an image; metadata that its format cannot hold is left out."""
     kind = kind or format_of(path)
     if kind not in Image.SAVE:
@@ -197,9 +198,9 @@ def encode(path: Path, image: ImageFile, kind: str | None = None) -> bytes | mem
 def _read_deep(path: Path, file: Image.Image) -> tuple[Tensor, str]:
     tags = getattr(file, "tag_v2", {})
     layout = tags.get(258), tags.get(262), tags.get(338)  # of a TIFF: bits, photometric interpretation, extra samples
-    if file.mode in ("I;16", "I;16B") and "transparency" not in file.info:
-        if file.format == "PNG" or layout == ((16,), 1, None):  # else 12 bits, or white is 0
-            return _tensor(np.asarray(file).astype(np.uint16)), "L"
+    is_gray = file.format == "PNG" or layout == ((16,), 1, None)  # else Pillow takes 12 bits, or 0 as white, for this
+    if is_gray and file.mode in ("I;16", "I;16B") and "transparency" not in file.info:
+        return _tensor(np.asarray(file).astype(np.uint16)), "L"
     if file.format != "PNG" and layout not in (((16, 16, 16), 2, None), ((16, 16, 16, 16), 2, (2,))):
         wanted = "beyond 8 bits only gray and RGB of 16, not premultiplied, are read, from PNG and TIFF"
         raise UserError(f"{path}: {file.format} of more than 8 bits: {wanted}; convert it first")
@@ -215,7 +216,7 @@ def _read_deep(path: Path, file: Image.Image) -> tuple[Tensor, str]:
     return planes, {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[len(planes)]
 
 
-def _encode_deep(path: Path, image: ImageFile, kind: str, options: dict[str, Any]) -> bytes | memoryview:
+def _encode_deep(path: Path, image: ImageFile, kind: str, options: dict[str, Any]) -> bytes | bytearray | memoryview:
     if kind not in ("PNG", "TIFF") or image.mode == "CMYK":
         raise UserError(f"{path}: 16 bits a channel, gray or RGB, go into .png or .tif")
     import imagecodecs  # here, as they may not be installed
@@ -226,7 +227,7 @@ def _encode_deep(path: Path, image: ImageFile, kind: str, options: dict[str, Any
         Image.new("L", (1, 1)).save(content, kind, **options)
         whole, one = imagecodecs.png_encode(array), content.getvalue()
         return whole[:33] + one[33 : one.rindex(b"IDAT") - 4] + whole[33:]
-    facts = {"photometric": "rgb" if len(image.planes) > 2 else "minisblack", "compression": "deflate"}
+    facts: dict[str, Any] = {"photometric": "rgb" if len(image.planes) > 2 else "minisblack", "compression": "deflate"}
     facts |= {"extrasamples": ["unassalpha"]} if image.mode.endswith("A") else {}
     facts |= {"resolution": tuple(map(float, options["dpi"])), "resolutionunit": "INCH"} if "dpi" in options else {}
     tifffile.imwrite(content, array, iccprofile=options.get("icc_profile"), **facts)

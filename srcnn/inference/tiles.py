@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import product
 from threading import Thread
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -48,13 +49,11 @@ def super_resolve(
         except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
             if "memory" not in str(error) or rows * columns == 1:
                 raise
-            y = None
-        if y is not None:
+        else:
             cut(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
-        else:  # here, where no error holds what the tile that failed had computed
-            for quarter in _split(core, (-(-rows // 2), -(-columns // 2))):
-                compute(quarter)
-        return rows * columns
+            return rows * columns
+        # Here, where no error holds what the tile that failed had computed.
+        return sum(map(compute, _split(core, (-(-rows // 2), -(-columns // 2)))))
 
     whole = [slice(0, side) for side in lr.shape[2:]]
     sides = tile or (net.tile if device.type == "cpu" else 2 * (_GPU_TILE // net.body_scale,))
@@ -127,31 +126,36 @@ def for_inference(net: Network) -> Network:
     if isinstance(net, SelfEnsemble):
         return SelfEnsemble(for_inference(net.net))
     if type(net) is SRCNN and net.conv1.padding_mode == "replicate" and net.conv1.weight.device.type == "cpu":
-        return FastSRCNN(net.for_inference())
+        return FastSRCNN(cast(SRCNN, net.for_inference()))
     return net.for_inference()
 
 
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
     """The image `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
-    colour, alpha = image.colour, image.alpha
-    if alpha is not None:
+    planes = image.planes
+    if image.mode == "CMYK":
+        sr = super_resolve(net, planes[:, None], progress=progress)[:, 0]
+    elif image.mode.endswith("A"):
         radius = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
-        colour = _spread(colour, alpha, radius + 2)  # all that an SR pixel looks at; alpha grows by 2 as well
-        alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
-    batch = colour[:, None] if len(colour) == 4 else colour[None]
-    return replace(image, colour=super_resolve(net, batch, progress=progress).flatten(0, 1), alpha=alpha)
+        colour = _spread(
+            planes[:-1], planes[-1:], radius + 2
+        )  # all that an SR pixel looks at; alpha grows by 2 as well
+        alpha = super_resolve(Bicubic(net.scale), planes[None, -1:])[0]
+        sr = torch.cat([super_resolve(net, colour[None], progress=progress)[0], alpha])
+    else:
+        sr = super_resolve(net, planes[None], progress=progress)[0]
+    return replace(image, planes=sr)
 
 
 def enlarge_to(net: Network, image: ImageFile, size: tuple[int, int], progress: Progress | None = None) -> ImageFile:
     """The image in this height and width: enlarged by the network as often as is needed, then shrunk bicubically."""
-    while any(side < wanted for side, wanted in zip(image.colour.shape[-2:], size, strict=True)):
+    while net.scale > 1 and any(side < wanted for side, wanted in zip(image.planes.shape[1:], size, strict=True)):
         image = enlarge(net, image, progress)
-
-    def resized(planes: Tensor) -> Tensor:  # one at a time, so that no float image of the whole is made
-        large = (as_float(plane[None, None]) for plane in planes)
-        return torch.cat([as_type(bicubic_resize(plane, *size)[0], planes.dtype) for plane in large])
-
-    return image if image.colour.shape[-2:] == size else image.changed(resized)
+    if image.planes.shape[1:] == size:
+        return enlarge(net, image, progress) if net.scale == 1 else image
+    # One plane at a time, so that no float image of the whole is made.
+    planes = [as_type(bicubic_resize(as_float(p[None, None]), *size)[0], p.dtype) for p in image.planes]
+    return replace(image, planes=torch.cat(planes))
 
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
