@@ -6,6 +6,7 @@ net = srcnn.load("srcnn_x3")
 larger = srcnn.enlarge(net, PIL.Image.open("photo.jpg"))
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def load(weights: str | None = None, scale: int | None = None) -> "Network":
     `net(lr)` works on float tensors [N, C, H, W] in [0, 1]. `scale` is for a bare state_dict, which does not tell it,
     or with weights=None for the choice among ours: compact_x2, _x3 or _x4. Raises `srcnn.errors.UserError`.
     """
-    from srcnn.checkpoint import load_network
+    from srcnn.checkpoint import load_network  # as below, so that `import srcnn` does not wait for torch
 
     return load_network(weights, scale)[0]
 
@@ -28,26 +29,31 @@ def load(weights: str | None = None, scale: int | None = None) -> "Network":
 def enlarge(net: "Network", image: Any) -> Any:
     """The image `net.scale` times larger, in tiles, of the kind that it was.
 
-    A PIL image: gray, RGB, CMYK, alpha and 16-bit gray stay, palettes become RGB; it comes back upright, with its ICC
-    profile, EXIF and dpi in `info`. A NumPy array [H, W] or [H, W, C], of uint8, uint16 or float in [0, 1], with C from
-    1 (gray) to 4 (RGB and alpha). A torch tensor [C, H, W] or [N, C, H, W] likewise. Raises `srcnn.errors.UserError`.
+    A PIL image or the path of an image file, which becomes one: gray, RGB, CMYK, alpha and 16-bit gray stay, palettes
+    become RGB; it comes back upright, with its ICC profile, EXIF and dpi in `info`. A NumPy array [H, W] or [H, W, C],
+    of uint8, uint16 or float in [0, 1], with C from 1 (gray) to 4 (RGB and alpha). A torch tensor [C, H, W] or
+    [N, C, H, W] likewise. Raises `srcnn.errors.UserError`.
     """
     import numpy as np
     import torch
 
     from srcnn.errors import UserError
-    from srcnn.inference.image_file import ImageFile, from_pillow, to_pillow
+    from srcnn.inference.image_file import ImageFile, from_pillow, read_file, to_pillow
     from srcnn.inference.tiles import enlarge as enlarge_file
+    from srcnn.inference.tiles import for_inference
 
-    fast = net.for_inference()
+    fast = for_inference(net)
+    if isinstance(image, str | os.PathLike):
+        file = read_file(image)
+        if file.planes.dtype == torch.uint16 and file.mode != "L":
+            raise UserError(f"{image}: Pillow has 16 bits for gray only; predict.py keeps them, or give an array")
+        return to_pillow(enlarge_file(fast, file))
 
     def larger(planes: torch.Tensor) -> torch.Tensor:
         is_known = planes.is_floating_point() or planes.dtype in (torch.uint8, torch.uint16)
         if not is_known or len(planes) not in (1, 2, 3, 4) or not planes.numel():
             raise UserError(f"an image of {planes.dtype} and {list(planes.shape)}: see the help of srcnn.enlarge")
-        colours = 1 if len(planes) < 3 else 3
-        result = enlarge_file(fast, ImageFile(planes[:colours], planes[colours:] if len(planes) > colours else None))
-        sr = result.colour if result.alpha is None else torch.cat([result.colour, result.alpha])
+        sr = enlarge_file(fast, ImageFile(planes, ("L", "LA", "RGB", "RGBA")[len(planes) - 1])).planes
         return (sr.clamp(0, 1) if sr.is_floating_point() else sr).clone(memory_format=torch.contiguous_format)
 
     if isinstance(image, torch.Tensor):
@@ -57,6 +63,7 @@ def enlarge(net: "Network", image: Any) -> Any:
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3):
             raise UserError(f"an image of {list(image.shape)}: an array must be [H, W] or [H, W, C]")
-        rows = larger(torch.from_numpy(np.ascontiguousarray(np.atleast_3d(image))).permute(2, 0, 1))
+        copy = np.array(np.atleast_3d(image), image.dtype.newbyteorder("="))  # it may be read-only
+        rows = larger(torch.from_numpy(copy).permute(2, 0, 1))
         return rows.permute(1, 2, 0).numpy().reshape(*rows.shape[1:], *image.shape[2:])
     return to_pillow(enlarge_file(fast, from_pillow(image)))

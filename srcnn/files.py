@@ -15,8 +15,10 @@ from torch import Tensor
 
 from srcnn.errors import RunError, UserError
 
-EXTENSIONS = {
-    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # of Pillow's, those that are read
+EXTENSIONS = {  # of files in these formats, as Pillow has them
+    ".apng", ".avif", ".avifs", ".bmp", ".gif", ".j2c", ".j2k", ".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf",
+    ".jpg", ".jpx", ".mpo", ".pbm", ".pfm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 
 
@@ -58,6 +60,13 @@ def is_deep(file: Image.Image) -> bool:
     """Whether an image that Pillow has opened holds more than 8 bits a channel; it would give 8 of them silently."""
     if file.format == "TIFF":
         return max(file.tag_v2.get(258, (1,))) > 8  # type: ignore[attr-defined]
+    if file.format in ("AVIF", "JPEG2000"):  # of these only the file itself says it
+        content = Path(file.filename).read_bytes()  # type: ignore[attr-defined]
+        if file.format == "AVIF":  # av1C, the third byte: AV1 Codec ISO Media File Format Binding, section 2.3
+            return any(content[found.end() + 2] & 0x40 for found in re.finditer(b"av1C", content))
+        start = content.index(b"\xff\x4f\xff\x51") + 42  # SIZ: ITU-T T.800, table A.9; 3 bytes a component
+        components = int.from_bytes(content[start - 2 : start])
+        return any(content[start + 3 * i] & 0x7F > 7 for i in range(components))
     stored = str([tile.args for tile in getattr(file, "tile", [])[:1]])  # as "RGB;16B", or of a PPM "('RGB', 65535)"
     largest = re.fullmatch(r"\[\('\w+', (\d+)\)\]", stored)
     return file.mode.startswith(("I", "F")) or ";16B" in stored or bool(largest and int(largest[1]) > 255)

@@ -4,17 +4,18 @@ import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from itertools import count
+from itertools import product
 from threading import Thread
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.errors import UserError, check_choice
+from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, cut, gray_of, rgb_to_ycbcr, within, ycbcr_to_rgb
+from srcnn.inference.fast_srcnn import FastSRCNN, grown
 from srcnn.inference.image_file import ImageFile
-from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, cut, gray_of, rgb_to_y, rgb_to_ycbcr, within, ycbcr_to_rgb
-from srcnn.nets import Network
+from srcnn.nets import SRCNN, Network
 
 _GPU_TILE = 2048  # SR pixels a side: enough to fill a GPU
 
@@ -44,17 +45,15 @@ def super_resolve(
     def compute(core: list[slice]) -> int:
         rows, columns = (part.stop - part.start for part in core)
         try:
-            y = _tile(net, lr, core, device)
+            y = _sr_of_tile(net, lr, core, device)
         except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
             if "memory" not in str(error) or rows * columns == 1:
                 raise
-            y = None
-        if y is not None:
+        else:
             cut(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
-        else:  # here, where no error holds what the tile that failed had computed
-            for quarter in _split(core, (-(-rows // 2), -(-columns // 2))):
-                compute(quarter)
-        return rows * columns
+            return rows * columns
+        # Here, where no error holds what the tile that failed had computed.
+        return sum(map(compute, _split(core, (-(-rows // 2), -(-columns // 2)))))
 
     whole = [slice(0, side) for side in lr.shape[2:]]
     sides = tile or (net.tile if device.type == "cpu" else 2 * (_GPU_TILE // net.body_scale,))
@@ -69,6 +68,36 @@ def super_resolve(
     return sr
 
 
+def _split(whole: list[slice], sides: tuple[int, int]) -> list[list[slice]]:
+    """A part of an image in tiles of at most these sides."""
+    rows, columns = (
+        [slice(start, min(start + side, part.stop)) for start in range(part.start, part.stop, side)]
+        for part, side in zip(whole, sides, strict=True)
+    )
+    return [[row, column] for row in rows for column in columns]
+
+
+def _sr_of_tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> Tensor:
+    """SR of a part of the LR image, as float."""
+    ratio = net.scale // net.body_scale  # pixels of the body's input per LR pixel
+    seen = grown(core, math.ceil(net.receptive_radius / ratio), lr)
+    read = grown(seen, net.preprocess_radius, lr)
+    part = as_float(cut(lr, read).to(device))
+    dtype = next((parameter.dtype for parameter in net.parameters()), part.dtype)
+    part = part.to(torch.promote_types(torch.float32, dtype))  # bicubic in less precision would show
+    if net.channels != part.shape[1]:
+        part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_ycbcr(part)[:, :1]
+    x = cut(net.preprocess(part), seen, read, ratio)
+    y = net.body_of_tile(x.to(dtype), within(core, seen, ratio)).to(part.dtype)
+    if net.channels == 3 and lr.shape[1] == 1:
+        return gray_of(y)
+    if net.channels == 1 and lr.shape[1] == 3:
+        near = grown(core, 2, lr)  # what bicubic looks at
+        chroma = bicubic_up(rgb_to_ycbcr(as_float(cut(lr, near)).to(y))[:, 1:], net.scale)
+        return ycbcr_to_rgb(torch.cat([y, cut(chroma, core, near, net.scale)], dim=1))
+    return y
+
+
 def _in_threads(work: Callable[[list[slice]], int], tiles: list[list[slice]], threads: int) -> Iterator[int]:
     """Each tile by one thread alone: torch's own threads would wait for each other after every layer of it."""
     if threads == 1 or len(tiles) == 1:
@@ -80,7 +109,7 @@ def _in_threads(work: Callable[[list[slice]], int], tiles: list[list[slice]], th
         torch.set_autocast_enabled("cpu", autocast)
         torch.set_autocast_dtype("cpu", dtype)
         torch.get_num_threads()  # takes what is common to all threads, once
-        torch.set_num_threads(1)  # sets this thread's and that, which a thread of its own sets back
+        torch.set_num_threads(1)  # sets this thread's and the common one, which another thread sets back
         other = Thread(target=torch.set_num_threads, args=(threads,))
         other.start()
         other.join()
@@ -92,41 +121,45 @@ def _in_threads(work: Callable[[list[slice]], int], tiles: list[list[slice]], th
         pool.shutdown(cancel_futures=True)
 
 
+def for_inference(net: Network) -> Network:
+    """A network that computes the same in less time, but for a float's last bits: an SRCNN on a CPU as FastSRCNN."""
+    if isinstance(net, SelfEnsemble):
+        return SelfEnsemble(for_inference(net.net))
+    if type(net) is SRCNN and net.conv1.padding_mode == "replicate" and net.conv1.weight.device.type == "cpu":
+        return FastSRCNN(cast(SRCNN, net.for_inference()))
+    return net.for_inference()
+
+
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
     """The image `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
-    colour, alpha = image.colour, image.alpha
-    if alpha is not None:
+    planes = image.planes
+    if image.mode == "CMYK":
+        sr = super_resolve(net, planes[:, None], progress=progress)[:, 0]
+    elif image.mode.endswith("A"):
         radius = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
-        # All that an SR pixel looks at, and two more as alpha grows as well.
-        colour = _spread(colour, alpha, radius + 2)
-        alpha = super_resolve(Bicubic(net.scale), alpha[None])[0]
-    batch = colour[:, None] if len(colour) == 4 else colour[None]
-    sr = super_resolve(net, batch, progress=progress).flatten(0, 1)
-    return replace(image, colour=sr, alpha=alpha)
+        colour = _spread(
+            planes[:-1], planes[-1:], radius + 2
+        )  # all that an SR pixel looks at; alpha grows by 2 as well
+        alpha = super_resolve(Bicubic(net.scale), planes[None, -1:])[0]
+        sr = torch.cat([super_resolve(net, colour[None], progress=progress)[0], alpha])
+    else:
+        sr = super_resolve(net, planes[None], progress=progress)[0]
+    return replace(image, planes=sr)
 
 
 def enlarge_to(net: Network, image: ImageFile, size: tuple[int, int], progress: Progress | None = None) -> ImageFile:
     """The image in this height and width: enlarged by the network as often as is needed, then shrunk bicubically."""
-    sides = image.colour.shape[-2:]
-    times = next(n for n in count() if all(a * net.scale**n >= b for a, b in zip(sides, size, strict=True)))
-    work = [net.scale ** (2 * n) for n in range(times)]
-    for number, share in enumerate(work):
-
-        def advance(done: float, total: float, before: int = sum(work[:number]), share: int = share) -> None:
-            if progress:
-                progress(before + share * done / total, sum(work))
-
-        image = enlarge(net, image, advance)
-    if image.colour.shape[-2:] == size:
-        return image
-    # A channel at a time, so that no float image of the whole is made.
-    return image.changed(
-        lambda p: torch.cat([as_type(bicubic_resize(as_float(c[None, None]), *size)[0], p.dtype) for c in p])
-    )
+    while net.scale > 1 and any(side < wanted for side, wanted in zip(image.planes.shape[1:], size, strict=True)):
+        image = enlarge(net, image, progress)
+    if image.planes.shape[1:] == size:
+        return enlarge(net, image, progress) if net.scale == 1 else image
+    # One plane at a time, so that no float image of the whole is made.
+    planes = [as_type(bicubic_resize(as_float(p[None, None]), *size)[0], p.dtype) for p in image.planes]
+    return replace(image, planes=torch.cat(planes))
 
 
 def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
-    """The visible colours carried `radius` pixels into what is wholly transparent, lest what hides there bleed."""
+    """The visible colours carried `radius` pixels into what is wholly transparent, so that hidden ones do not bleed."""
     known = (as_float(alpha) > 0).float()[None]
     if known.all():
         return colour
@@ -140,7 +173,7 @@ def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
 
 
 class Bicubic(Network):
-    """MATLAB's bicubic as a network of no parameters: each channel by itself."""
+    """MATLAB's bicubic as a network without parameters: each channel by itself."""
 
     body_scale, receptive_radius, preprocess_radius = 1, 0, 2
 
@@ -165,52 +198,12 @@ class SelfEnsemble(Network):
         self.net, self.body_scale, self.tile = net, net.body_scale, net.tile
         self.receptive_radius, self.preprocess_radius = net.receptive_radius, net.preprocess_radius
 
-    def for_inference(self) -> Network:
-        return SelfEnsemble(self.net.for_inference())
-
     def preprocess(self, lr: Tensor) -> Tensor:
         return self.net.preprocess(lr)
 
     def body(self, x: Tensor) -> Tensor:
         results = []
-        for turned in (False, True):
-            for flips in ([], [2], [3], [2, 3]):
-                y = self.net.body((x.transpose(2, 3) if turned else x).flip(flips)).flip(flips)
-                results.append(y.transpose(2, 3) if turned else y)
+        for turned, flips in product((False, True), ([], [2], [3], [2, 3])):
+            y = self.net.body((x.transpose(2, 3) if turned else x).flip(flips)).flip(flips)
+            results.append(y.transpose(2, 3) if turned else y)
         return torch.stack(results).mean(0)
-
-
-def _split(whole: list[slice], sides: tuple[int, int]) -> list[list[slice]]:
-    """A part of an image in tiles of at most these sides."""
-    rows, columns = (
-        [slice(start, min(start + side, part.stop)) for start in range(part.start, part.stop, side)]
-        for part, side in zip(whole, sides, strict=True)
-    )
-    return [[row, column] for row in rows for column in columns]
-
-
-def _tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> Tensor:
-    """SR of a part of the LR image, as float."""
-    body_input = net.scale // net.body_scale  # its pixels per LR pixel
-    seen = _grown(core, math.ceil(net.receptive_radius / body_input), lr)
-    read = _grown(seen, net.preprocess_radius, lr)
-    part = as_float(cut(lr, read).to(device))
-    dtype = next((parameter.dtype for parameter in net.parameters()), part.dtype)
-    part = part.to(torch.promote_types(torch.float32, dtype))  # bicubic in less precision would show
-    if net.channels != part.shape[1]:
-        part = part.expand(-1, 3, -1, -1) if net.channels == 3 else rgb_to_y(part)
-    x = cut(net.preprocess(part), seen, read, body_input)
-    y = net.body_of_tile(x.to(dtype), within(core, seen, body_input)).to(part.dtype)
-    if net.channels == 3 and lr.shape[1] == 1:
-        return gray_of(y)
-    if net.channels == 1 and lr.shape[1] == 3:
-        near = _grown(core, 2, lr)  # what bicubic looks at
-        chroma = bicubic_up(rgb_to_ycbcr(as_float(cut(lr, near)).to(y))[:, 1:], net.scale)
-        return ycbcr_to_rgb(torch.cat([y, cut(chroma, core, near, net.scale)], dim=1))
-    return y
-
-
-def _grown(part: list[slice], margin: int, image: Tensor) -> list[slice]:
-    """A part of an image and the margin around it, as far as there is one."""
-    sizes = image.shape[2:]
-    return [slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(part, sizes, strict=True)]
