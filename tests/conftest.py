@@ -20,10 +20,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once
 os.environ["SRCNN_CACHE"] = str(Path(tempfile.gettempdir()) / f"srcnn-tests-{os.getuid()}")  # not the user's
 
 import train
+from srcnn import launch
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.sets import SETS
 from srcnn.inference.image_file import write_image
-from srcnn.launch import train_command
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("SRCNN_DATA", ROOT / "data"))
@@ -80,7 +80,7 @@ def run(*arguments: str | Path, cwd: Path, code: int = 0, env: dict[str, str] | 
     assert returned == code, f"{words}\nexit code {returned}\n{output}\n{errors}"
     if code == 2:
         assert "Traceback" not in errors
-        assert errors.count("error:") == 1
+        assert errors.count("error:") == 1, errors
     return output + errors
 
 
@@ -91,7 +91,8 @@ def _train_here(words: list[str], cwd: Path) -> tuple[int, str, str]:
     sys.argv = [str(ROOT / "train.py"), *words]
     try:
         with chdir(cwd), redirect_stdout(output), redirect_stderr(errors):
-            train_command(train.train)
+            launch.prepare()
+            train.main()
     except SystemExit as stop:
         code = int(stop.code or 0)
     finally:
@@ -136,7 +137,7 @@ def playwright() -> Iterator[Any]:
         yield playwright
 
 
-def launch(playwright: Any, *arguments: str) -> Any:
+def start_browser(playwright: Any, *arguments: str) -> Any:
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     path = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
     if not Path(path).exists():
@@ -146,7 +147,7 @@ def launch(playwright: Any, *arguments: str) -> Any:
 
 @pytest.fixture(scope="session")
 def browser(playwright: Any) -> Iterator[Any]:
-    browser = launch(playwright, *_SOFTWARE_GPU)
+    browser = start_browser(playwright, *_SOFTWARE_GPU)
     yield browser
     browser.close()
 

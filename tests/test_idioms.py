@@ -1,0 +1,285 @@
+"""What people who know Lightning and Hydra type and write, each as they would."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from conftest import ROOT, SMALL, read_csv, run
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics.image import StructuralSimilarityIndexMeasure
+
+import srcnn
+from srcnn.checkpoint import load_network, read_checkpoint
+from srcnn.lit_module import SuperResolution
+from srcnn.nets import SRCNN, Compact, Network
+from srcnn.optim import Schedule
+from train import train
+
+
+def composed(*words: str) -> DictConfig:
+    with initialize_config_dir(str(ROOT / "configs"), version_base="1.3"):
+        return compose("train", list(words))
+
+
+def pairs(net: Network, count: int = 8, side: int = 12) -> DataLoader:
+    """A plain DataLoader of (lr, hr)."""
+    lr = torch.rand(count, net.channels, side, side)
+    return DataLoader(list(zip(lr, lr.repeat_interleave(net.scale, 2).repeat_interleave(net.scale, 3))), batch_size=4)
+
+
+def plain_trainer(folder: Path, **options: Any) -> L.Trainer:
+    options = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_progress_bar": False, **options}
+    return L.Trainer(default_root_dir=folder, enable_model_summary=False, **options)
+
+
+def test_load_from_checkpoint(trained: Path) -> None:
+    module = SuperResolution.load_from_checkpoint(trained / "checkpoints" / "best.ckpt")
+    assert isinstance(module.net, SRCNN)
+    assert module.hparams["network"] == "SRCNN" and module.hparams["arguments"]["kernels"] == [9, 1, 5]
+    saved = read_checkpoint(trained / "checkpoints" / "best.ckpt")["state_dict"]
+    assert all(torch.equal(module.state_dict()[key], saved[key]) for key in module.state_dict())
+    assert module(torch.rand(1, 3, 8, 8)).shape == (1, 3, 24, 24)
+
+
+class OwnOptimizer(SuperResolution):
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        groups = [{"params": [p], "weight_decay": 0.3 if p.ndim > 1 else 0.0} for p in self.net.parameters()]
+        return torch.optim.AdamW(groups, lr=5e-2)
+
+
+def test_ones_own_configure_optimizers(tmp_path: Path) -> None:
+    module = OwnOptimizer(Compact(3, width=4, depth=1))
+    trainer = plain_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, pairs(module.net))
+    (optimizer,) = trainer.optimizers
+    assert type(optimizer) is torch.optim.AdamW and len(optimizer.param_groups) == len(list(module.net.parameters()))
+    assert {group["lr"] for group in optimizer.param_groups} == {5e-2}
+    assert optimizer.param_groups[0]["weight_decay"] == 0.3
+
+
+@pytest.mark.parametrize("net", [SRCNN(3), Compact(2, width=4, depth=1), Compact(3, channels=1, width=4, depth=1)])
+def test_a_plain_dataloader(net: Network, tmp_path: Path) -> None:
+    """Of floats or bytes, in fit, validate and test; and its checkpoint loads."""
+    module = SuperResolution(net, optimizer=partial(torch.optim.Adam, lr=1e-3))
+    trainer = plain_trainer(tmp_path)
+    side = 20
+    trainer.fit(module, pairs(net, side=side), pairs(net, side=side))
+    as_bytes = DataLoader([[(255 * image).byte() for image in pair] for pair in pairs(net, side=side).dataset])  # type: ignore
+    found = trainer.validate(module, as_bytes, verbose=False)[0]
+    assert found["val/psnr"] > 5 and found["val/psnr_bicubic"] > 5
+    trainer.test(module, as_bytes, verbose=False)
+    assert len(module.scores) == 8
+    trainer.save_checkpoint(tmp_path / "plain.ckpt")
+    loaded = srcnn.load(str(tmp_path / "plain.ckpt"))
+    lr = torch.rand(1, net.channels, 8, 9)
+    assert torch.equal(loaded(lr), net.eval()(lr))
+
+
+def test_sizes_that_do_not_fit(tmp_path: Path) -> None:
+    module = SuperResolution(Compact(3, width=4, depth=0))
+    wrong = DataLoader([(torch.rand(3, 8, 8), torch.rand(3, 16, 16))])
+    with pytest.raises(ValueError, match=r"lr is \[1, 3, 8, 8\] and hr \[1, 3, 16, 16\], not 3 times as large"):
+        plain_trainer(tmp_path).fit(module, wrong)
+
+
+class WithSSIM(SuperResolution):
+    """The README's example."""
+
+    def __init__(self, *args: Any, **options: Any):
+        super().__init__(*args, **options)
+        self.ssim = StructuralSimilarityIndexMeasure(data_range=1.0)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        images = super().validation_step(batch, batch_idx)
+        self.ssim(images["sr"], images["hr"].float())
+        self.log("val/ssim", self.ssim)
+        return images
+
+
+def test_a_metric_of_ones_own(tmp_path: Path) -> None:
+    module = WithSSIM(Compact(3, width=4, depth=0))
+    (found,) = plain_trainer(tmp_path).validate(module, pairs(module.net), verbose=False)
+    assert 0 < found["val/ssim"] <= 1
+
+
+def test_train_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = composed(*SMALL)
+    assert train(cfg) > 10
+    assert Path(cfg.output_dir, "weights.pth").is_file() and Path(cfg.output_dir, "report.html").is_file()
+
+
+def test_every_group_is_instantiated() -> None:
+    cfg = composed("callbacks=ema", "optim=muon", "scheduler=cosine", "data=leaves", "logger=none")
+    net = instantiate(cfg.model)
+    assert instantiate(cfg.optim)(net).param_groups[0]["lr"] == cfg.optim.lr
+    assert instantiate(cfg.data).scale == 3 and instantiate(cfg.loss) and instantiate(cfg.degradation)
+    assert isinstance(instantiate(cfg.scheduler).schedule, Schedule)
+    for part in cfg.callbacks.values():
+        assert isinstance(instantiate(part), L.Callback)
+    assert isinstance(instantiate(cfg.trainer), L.Trainer)
+    for part in composed().logger.values():
+        assert instantiate(part)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--cfg", "job"], "_target_: srcnn.nets.SRCNN"),
+        (["--info", "defaults"], "Defaults List"),
+        (["trainer=gpu", "--cfg", "job"], "accelerator: gpu"),
+        (["experiment=fast", "--cfg", "job", "--package", "optim"], "srcnn.optim.Muon"),
+        (["--help"], "experiment"),
+    ],
+)
+def test_hydras_flags(words: list[str], expected: str, tmp_path: Path) -> None:
+    assert expected in run("train.py", *words, cwd=tmp_path)
+
+
+def test_a_config_dir_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text("# @package _global_\noptim: {lr: 0.123}\n")
+    assert "lr: 0.123" in run("train.py", "--config-dir", "conf", "experiment=mine", "--cfg", "job", cwd=tmp_path)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trainer=debug"],
+        ["logger=none"],
+        ["~logger"],
+        ["logger=null"],
+        ["logger=tensorboard"],
+        ["callbacks=none"],
+        ["trainer.check_val_every_n_epoch=null", "+trainer.val_check_interval=3", "trainer.max_epochs=2"],
+        ["trainer.deterministic=warn"],
+        ["trainer.fast_dev_run=3"],
+        ["+trainer.enable_progress_bar=false"],
+        ["+trainer.max_time=00:00:00:01", "trainer.max_epochs=-1"],
+        ["+trainer.overfit_batches=1"],
+    ],
+)
+def test_trainer_logger_and_callbacks_as_typed(words: list[str], tmp_path: Path) -> None:
+    output = run("train.py", *SMALL, *words, "hydra.run.dir=run", cwd=tmp_path)
+    assert "mean" in output
+    assert (tmp_path / "run" / "scores.json").is_file()
+
+
+def test_a_gpu_that_is_not_there_is_lightnings_to_refuse(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    output = run("train.py", *SMALL[:-2], "trainer=gpu", "trainer.devices=[0]", cwd=tmp_path, code=1)
+    assert "No supported gpu backend found" in output
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["optim.lrr=1"], "Could not override 'optim.lrr'"),
+        (["model=unet"], "Could not find 'model/unet'"),
+        (["trainer.max_epochs=abc"], "abc"),
+    ],
+)
+def test_keys_and_choices_are_hydras_to_refuse(words: list[str], expected: str, tmp_path: Path) -> None:
+    assert expected in run("train.py", *SMALL, *words, cwd=tmp_path, code=1)
+
+
+def test_early_stopping_without_validation_images(tmp_path: Path) -> None:
+    output = run("train.py", *SMALL, "callbacks=early_stopping", "data.hold_out=[]", cwd=tmp_path, code=2)
+    assert "data.hold_out" in output and "callbacks.early_stopping" in output
+
+
+def test_sweeps_over_any_key(images: Path, tmp_path: Path) -> None:
+    """null and a name, folders: a run each, ranked as typed."""
+    words = [*SMALL, "hydra.sweep.dir=sweep", "logger=csv"]
+    output = run("train.py", "-m", *words, "init_from=null,srcnn_x3", cwd=tmp_path)
+    assert "init_from=null" in output and "init_from=srcnn_x3" in output
+    best = json.loads((tmp_path / "sweep" / "1" / "scores.json").read_text())
+    assert best["mean"]["leaves"]["gain"] > 0.5
+    for name in "AB":
+        (tmp_path / name).symlink_to(images)
+    folders = ["data=folder", "data.train_dir=A,B", f"data.test=[{images}]", "data.batch_size=32"]
+    output = run("train.py", "-m", *folders, "trainer.max_epochs=1", "trainer.accelerator=cpu", cwd=tmp_path)
+    assert "sweep of 2 runs" in output
+
+
+NETWORK = """
+from torch import nn
+from srcnn.nets import Network
+
+class OneLayer(Network):
+    receptive_radius = 1
+
+    def __init__(self, scale: int = 3, width: int = 4):
+        super().__init__(scale)
+        self.body_scale = scale
+        layers = nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Conv2d(width, 3 * scale**2, 1), nn.PixelShuffle(scale)
+        self.body = nn.Sequential(*layers)
+"""
+
+
+def test_a_network_in_ones_own_module(tmp_path: Path) -> None:
+    """Trained, loaded and evaluated, without a file in srcnn/nets."""
+    (tmp_path / "mynet.py").write_text(NETWORK)
+    model = ["model._target_=mynet.OneLayer", *(f"~model.{key}" for key in composed().model if key not in ("_target_", "scale"))]
+    env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    run("train.py", *SMALL, *model, "+model.width=5", "hydra.run.dir=run", cwd=tmp_path, env=env)
+    refused = run("predict.py", "ckpt_path=run", "x.png", cwd=tmp_path, code=2)
+    assert "'OneLayer' is not known here" in refused and "imports=[" in refused
+    output = run("-m", "srcnn.evaluate", "ckpt_path=run/weights.pth", "imports=[mynet]", "data.test=[photos]", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    assert "OneLayer" in output
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import mynet
+    finally:
+        sys.path.pop(0)
+    net = srcnn.load(str(tmp_path / "run" / "checkpoints" / "best.ckpt"))
+    assert isinstance(net, mynet.OneLayer) and net.arguments == {"scale": 3, "width": 5}
+    assert srcnn.check(net) == []
+
+
+TORCH_SCHEDULES = [
+    ["OneCycleLR", "max_lr=1e-2"],
+    ["ReduceLROnPlateau", "patience=1"],
+    ["StepLR", "step_size=1"],
+    ["CosineAnnealingLR", "T_max=4"],
+]
+
+
+@pytest.mark.parametrize("schedule", TORCH_SCHEDULES, ids=lambda words: words[0])
+def test_torchs_schedulers(schedule: list[str], tmp_path: Path) -> None:
+    target = f"scheduler.schedule={{_target_: torch.optim.lr_scheduler.{schedule[0]}, _partial_: true, {schedule[1].replace('=', ': ')}}}"
+    words = [*SMALL, target, "scheduler.interval=epoch", "trainer.max_epochs=3", "trainer.log_every_n_steps=1", "hydra.run.dir=run"]
+    run("train.py", *words, cwd=tmp_path)
+    rates = [float(row["train/lr"]) for row in read_csv(tmp_path / "run" / "metrics.csv") if row.get("train/lr")]
+    assert len(rates) == 3 * 2
+    if schedule[0] == "OneCycleLR":
+        assert max(rates) == pytest.approx(1e-2, rel=0.3) and rates[-1] < rates[0]
+    elif schedule[0] != "ReduceLROnPlateau":
+        assert rates[-1] < rates[0] == pytest.approx(1e-4)
+
+
+def test_hparams_say_what_it_was_made_of() -> None:
+    schedule = partial(torch.optim.lr_scheduler.StepLR, step_size=3)
+    module = SuperResolution(Compact(2, width=4), nn.L1Loss(), partial(torch.optim.SGD, lr=0.1), schedule, "epoch")
+    expected: dict[str, Any] = {"network": "Compact", "loss": "torch.nn.modules.loss.L1Loss", "interval": "epoch"}
+    assert module.hparams.items() >= expected.items()
+    assert module.hparams["optimizer"] == {"_target_": "torch.optim.sgd.SGD", "lr": 0.1}
+    assert module.hparams["arguments"]["width"] == 4 and module.hparams["schedule"]["step_size"] == 3
+
+
+def test_the_run_folder_has_hydras_own_record(trained: Path) -> None:
+    assert OmegaConf.load(trained / ".hydra" / "config.yaml").model._target_ == "srcnn.nets.SRCNN"
+    net, checkpoint = load_network(trained / "weights.pth")
+    assert checkpoint["run"]["settings"]["optim"]["lr"] == 1e-4 and net.scale == 3
