@@ -20,8 +20,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
-from omegaconf import DictConfig, OmegaConf
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
@@ -38,17 +38,16 @@ from srcnn.launch import CONFIGS, command, device_of
 from srcnn.metrics import find_protocol
 from srcnn.nets import Network
 
+Loaded = Mapping[Path, tuple[Network, Mapping[str, Any]]]  # networks and checkpoints, by path
 
-def evaluate(cfg: DictConfig) -> None:
+
+def evaluate(cfg: Any) -> None:
     """Score the checkpoints of cfg.ckpt_path, one or a list, and the folders of images of cfg.sr."""
     names = _as_list(cfg.ckpt_path) or ([] if cfg.sr else [None])
-    paths = [find_checkpoint(name, cfg.scale) for name in names]
-    score_sets(cfg, {path: load_network(path, cfg.scale) for path in paths})
+    score_sets(cfg, {find_checkpoint(name, cfg.scale): load_network(name, cfg.scale) for name in names})
 
 
-def score_sets(
-    cfg: DictConfig, loaded: Mapping[Path, tuple[Network, Mapping[str, Any]]], with_images: bool = False
-) -> None:
+def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
     """Super-resolve the test images, score and show the result; `with_images` writes each image (for predict.py)."""
     scale, *others = {net.scale for net, _ in loaded.values()} or {cfg.scale}
     if others:
@@ -57,8 +56,9 @@ def score_sets(
         raise UserError("sr= needs scale=, by how much the images were enlarged")
     protocol, device = find_protocol(cfg.protocol), device_of(cfg.trainer.accelerator)
     samples, degradation = test_images(cfg, [checkpoint["run"] for _, checkpoint in loaded.values()], scale)
-    folder = datetime.now().strftime(f"outputs/%Y-%m-%d/%H-%M-%S-%f-{'predict' if with_images else 'evaluate'}")
-    folder, results = Path(cfg.output or folder), []
+    moment = datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
+    folder = Path(cfg.output or f"outputs/{moment}-{'predict' if with_images else 'evaluate'}")
+    facts, results = {"protocol": cfg.protocol, "degradation": degradation}, []
     for path, (net, checkpoint) in loaded.items():
         upscale, scores = partial(super_resolve, net.to(device)), []
         for lr, hr, name, image_set, _ in samples:
@@ -68,62 +68,53 @@ def score_sets(
                 pixels = to_uint8(upscale(as_float(lr).to(device)))[0].permute(1, 2, 0).cpu().numpy()
                 Image.fromarray(pixels.squeeze()).save(folder / image_set / f"{name}_x{scale}.png")
         log = next(filter(Path.is_file, [parent / "metrics.csv" for parent in path.absolute().parents[:2]]), None)
-        facts = {"protocol": cfg.protocol, "degradation": degradation, "checkpoint": str(path)}
-        results.append(report.network_result(net, scores, facts, checkpoint["run"], log))
+        results.append(report.network_result(net, scores, facts | {"checkpoint": str(path)}, checkpoint["run"], log))
     for name in _as_list(cfg.get("sr")):
         images = read_results(Path(name), samples, scale)
         scores = [(s.image_set, s.name, protocol.compare(images[s.name], s.lr, s.hr)) for s in samples]
-        facts = {"protocol": cfg.protocol, "degradation": degradation, "checkpoint": name}
-        facts |= {"network": Path(name).name, "scale": scale}
-        results.append(report.TestResult(facts, scores, lambda sample, images=images: as_float(images[sample.name])))
+        found = {"network": Path(name).name, "scale": scale, **facts, "checkpoint": name}
+        results.append(report.TestResult(found, scores, lambda sample, images=images: as_float(images[sample.name])))
     report.write(folder, results, samples, [word for word in sys.argv[1:] if not word.startswith("output=")])
     if with_images:
         print(f"images      {folder}")
 
 
-def test_images(cfg: DictConfig, runs: Sequence[Mapping[str, Any]], scale: int) -> tuple[list[Sample], str]:
+def test_images(cfg: Any, runs: Sequence[Mapping[str, Any]], scale: int) -> tuple[list[Sample], str]:
     """The images that the settings name, or else the first run's, and how their LR images are made."""
-    data = {"test": ["pairs"]} if cfg.data == "pairs" else OmegaConf.to_container(cfg.data, resolve=True)
-    trained = _settings(runs[0], "data") if runs else {}
+    data: Any = {"test": ["pairs"]} if cfg.data == "pairs" else OmegaConf.to_container(cfg.data, resolve=True)
+    trained = runs[0].get("settings", {}).get("data", {}) if runs else {}
     hr, lr = data.get("test_hr") or cfg.get("hr"), data.get("test_lr")
     if lr and hr:
         return read_pairs(hr, lr, scale), "as given"
     sets = _as_list(hr or data["test"] or trained.get("test") or "Set5")
-    found = [_degradation(cfg.degradation, run, "pairs" in sets) for run in runs or [{}]]
-    described, *others = {one.describe() for one in found}
-    if others:
-        different = " and ".join([described, *others])
+    degradations = {
+        made.describe(): made for made in (_degradation(cfg.degradation, run, sets) for run in runs or [{}])
+    }
+    if len(degradations) > 1:
+        different = " and ".join(degradations)
         raise UserError(f"ckpt_path={cfg.ckpt_path}: trained for {different}: choose what to test on, by degradation=")
+    ((described, degradation),) = degradations.items()
     if not {"pairs", "leaves"} & set(sets):
-        return read_sets(sets, data["root"], scale, found[0]), described
+        return read_sets(sets, data["root"], scale, degradation), described
     trained = {key: value for key, value in trained.items() if key not in ("_target_", "scale", "degradation", "test")}
-    module = SRDataModule(scale, found[0], test=sets, **trained)
+    module = SRDataModule(scale, degradation, test=sets, **trained)
     module.setup("test")
     return module.testing, described
 
 
-def _settings(run: Mapping[str, Any], group: str) -> dict[str, Any]:
-    """What a run was set to in a group of its settings, as far as it is known."""
-    if group in run.get("settings", {}):
-        return run["settings"][group]
-    values = {
-        key.partition(".")[2]: value for key, value in run.get("values", {}).items() if key.startswith(f"{group}.")
-    }
-    return {"_target_": run.get("classes", {}).get(group), **values}  # as files from before 0.2 have it
-
-
-def _degradation(name: str | None, run: Mapping[str, Any], pairs: bool) -> Degradation:
+def _degradation(name: str | None, run: Mapping[str, Any], sets: Sequence[str]) -> Degradation:
     """The degradation of this name in configs/degradation, or else the one that the checkpoint was trained for."""
-    known: dict[str, Any] = {
-        path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in (CONFIGS / "degradation").glob("*.yaml")
-    }
-    check_choice("degradation", name or "bicubic", tuple(known))
-    trained = {} if name else _settings(run, "degradation")
-    # Of a file numbers are taken, but no class that is not one of these.
-    same = [settings for settings in known.values() if settings["_target_"] == trained.get("_target_")]
-    target, *settings = (same or [known[name or "bicubic"]])[0].items()
-    made = get_class(target[1])(**{key: trained.get(key, value) for key, value in settings})
-    return made if made.makes_lr or pairs else Bicubic()
+    known: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in (CONFIGS / "degradation").glob("*.yaml")}
+    settings = run.get("settings", {}).get("degradation") or known.get(run.get("degradation", "").split(" ")[0])
+    if name is not None:
+        check_choice("degradation", name, tuple(known))
+        settings = known[name]
+    elif not settings or settings["_target_"] not in [
+        one._target_ for one in known.values()
+    ]:  # no other class of a file
+        settings = known["bicubic"]
+    made = instantiate(settings, _convert_="all", _recursive_=False)
+    return made if made.makes_lr or "pairs" in sets else Bicubic()
 
 
 def read_results(folder: Path, samples: Sequence[Sample], scale: int) -> dict[str, Tensor]:

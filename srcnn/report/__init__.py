@@ -11,24 +11,24 @@ from srcnn.data.samples import Sample
 from srcnn.inference.tiles import super_resolve
 from srcnn.nets import Network
 from srcnn.report.page import card, curves, write_page
-from srcnn.report.panels import compare, lr_image, write_comparison
+from srcnn.report.panels import Comparison, lr_image, write_comparison
 from srcnn.report.scores import Scores, TestResult, name_results, psnr, summarise, table, write_scores
 
 __all__ = ["TestResult", "network_result", "psnr", "write", "write_run"]
 
-_MOST_CARDS, _MOST_BYTES, _MOST_COMPARED = 12, 8e6, 5  # images on a page, their size; images in comparison.png
+_MOST_CARDS, _MOST_COMPARED = 10, 5  # images on the page and in comparison.png
 
 
 def write_run(folder: Path, net: Network, scores: Scores, samples: Sequence[Sample], run: Mapping[str, Any]) -> None:
-    """Print and write, as `write` does, what the test of a run found, with the run's facts and its curves."""
-    facts = {key: run[key] for key in ("protocol", "degradation", "checkpoint")}
-    result = network_result(net, scores, facts, run, folder / "metrics.csv")
-    words = [f"ckpt_path={folder / 'weights.pth'}", f"protocol={run['protocol']}"]  # which know their test sets
+    """Print and write, as `write` does, what the test of a run found, whose weights.pth is in `folder` already."""
+    facts = {"protocol": run["protocol"], "degradation": run["degradation"], "checkpoint": str(folder / "weights.pth")}
+    again = [f"ckpt_path={facts['checkpoint']}", f"protocol={run['protocol']}"]  # the file tells the test sets
     try:
-        write(folder, [result], samples[: len(scores)], words)
+        result = network_result(net, scores, facts, run, folder / "metrics.csv")
+        write(folder, [result], samples[: len(scores)], again)
     except KeyboardInterrupt:
-        again = join(["python", "-m", "srcnn.evaluate", *words, f"output={folder}"])
-        print(f"\nthe run is trained and tested, its report is not written; to write it: {again}", flush=True)
+        command = join(["python", "-m", "srcnn.evaluate", *again, f"output={folder}"])
+        print(f"\nthe run is trained and tested, its report is not written; to write it: {command}", flush=True)
         raise
 
 
@@ -46,38 +46,31 @@ def network_result(
     return TestResult({"network": type(net).__name__, **size, **facts, **training}, scores, enlarge, run, log)
 
 
-def write(folder: Path, tested: Sequence[TestResult], samples: Sequence[Sample], words: Sequence[str]) -> None:
+def write(folder: Path, tested: Sequence[TestResult], samples: Sequence[Sample], again: Sequence[str]) -> None:
     """Print the table of a test; write scores.csv, scores.json, comparison.png and report.html into `folder`.
 
     Several networks, of one scale and tested alike, are shown beside each other, with their differences to the first.
-    `words` are what `srcnn.evaluate` needs to test them again.
+    `again` are the words with which `srcnn.evaluate` tests them again.
     """
     results = name_results(tested)
-    networks = summarise(results)
+    networks, several = summarise(results), len({sample.image_set for sample in samples}) > 1
     write_scores(folder, networks)
-    cards: list[dict[str, Any]] = []
-    compared, size = [], 0
+    cards, compared = [], []
     for number, sample in enumerate(samples[:_MOST_CARDS]):
-        name = f"{sample.image_set}/{sample.name}" if len({s.image_set for s in samples}) > 1 else sample.name
-        image = compare(results, sample, number, name)
-        compared += [image] if number < _MOST_COMPARED else []
-        if size < _MOST_BYTES:
-            cards.append(card(image))
-            size += sum(map(len, cards[-1]["views"].values()))
+        image = Comparison(results, sample, number, several)
+        cards.append(card(image))
+        compared += [image] if number < _MOST_COMPARED else []  # large images are not all kept
     write_comparison(folder / "comparison.png", compared)
     logs = {name: result.log for name, result in results.items()}
-    unit = ", dB" if any("PSNRLoss" in str(result.run) for result in tested) else ""
+    loss = "Training loss" + (", dB" if any("PSNRLoss" in str(result.run) for result in tested) else "")
     write_page(
         folder / "report.html",
         "report.html",
         networks=networks,
         runs={name: result.run for name, result in results.items()},
-        words=list(words),
+        again=list(again),
         cards=cards,
-        plots=[
-            *curves(logs, "val/psnr", "PSNR on the validation images, dB"),
-            *curves(logs, "train/loss", f"Training loss{unit}"),
-        ],
+        plots=curves(logs, "val/psnr", "PSNR on the validation images, dB") + curves(logs, "train/loss", loss),
     )
     print(f"\n{table(networks)}\n")
     for name, result in results.items():

@@ -15,8 +15,13 @@ from torch import nn
 from srcnn.callbacks import best_checkpoint
 from srcnn.checkpoint import read_checkpoint
 from srcnn.errors import check_range
-from srcnn.image import bicubic_up
+from srcnn.image import as_float, bicubic_up
 from srcnn.report.scores import read_csv
+
+
+def purge_step(ckpt_path: str | None) -> int | None:
+    """The step from which a run that goes on from a checkpoint logs anew."""
+    return int(read_checkpoint(ckpt_path)["global_step"]) if ckpt_path else None
 
 
 class MetricsCSV(CSVLogger):
@@ -39,9 +44,8 @@ class MetricsCSV(CSVLogger):
         return super().experiment
 
 
-def purge_step(ckpt_path: str | None) -> int | None:
-    """The step from which a log is written anew by a run that goes on from a checkpoint."""
-    return int(read_checkpoint(ckpt_path)["global_step"]) if ckpt_path else None
+def _boards(trainer: L.Trainer) -> list[TensorBoardLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 class HParams(L.Callback):
@@ -50,14 +54,14 @@ class HParams(L.Callback):
     In a run of its own below the log: TensorBoard keeps the first hyper-parameters of a run, and a resumed one has new.
     """
 
-    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        _, best = best_checkpoint(trainer)
-        settings = dict(word.lstrip("+").partition("=")[::2] for word in pl_module.hparams.get("overrides", []))
-        settings |= {k: v for k, v in pl_module.hparams.items() if k not in ("overrides", "settings", "versions")}
-        for logger in _boards(trainer) if trainer.is_global_zero and best is not None else []:
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        known, (_, best) = dict(pl_module.hparams), best_checkpoint(trainer)
+        typed = dict(word.lstrip("+").partition("=")[::2] for word in known.pop("overrides", []))
+        for logger in _boards(trainer) if best is not None else []:
             shutil.rmtree(Path(logger.log_dir, "hparams"), ignore_errors=True)
             board = TensorBoardLogger(logger.log_dir, name="", version="hparams", default_hp_metric=False)
-            board.log_hyperparams(settings, {"hp/val_psnr": best})
+            board.log_hyperparams(typed | {k: v for k, v in known.items() if k != "settings"}, {"hp/val_psnr": best})
             board.finalize("success")
 
 
@@ -77,22 +81,17 @@ class Crops(L.Callback):
     ) -> None:
         if trainer.sanity_checking or batch_idx >= self.images or not outputs or not (boards := _boards(trainer)):
             return
-        lr, sr, hr = (outputs[key][:1].float().cpu() for key in ("lr", "sr", "hr"))
-        panels, side = [bicubic_up(lr, hr.shape[-1] // lr.shape[-1]), sr, hr], min(self.side, *hr.shape[-2:])
-        errors = F.avg_pool2d((panels[0] - hr).square().mean(1, keepdim=True), side, stride=1)
+        lr, sr, hr = (as_float(outputs[key][:1].cpu()).float() for key in ("lr", "sr", "hr"))
+        bicubic, side = bicubic_up(lr, hr.shape[-1] // lr.shape[-1]), min(self.side, *hr.shape[-2:])
+        errors = F.avg_pool2d((bicubic - hr).square().mean(1, keepdim=True), side, stride=1)
         y, x = divmod(int(errors.argmax()), errors.shape[-1])
-        crops = torch.cat([panel[:, :, y : y + side, x : x + side].clamp(0, 1) for panel in panels], dim=-1)
-        images = {f"val/{getattr(batch, 'name', batch_idx)}: bicubic, network, ground truth": crops}
-        first = next(
-            layer.weight.detach().float().cpu() for layer in pl_module.modules() if isinstance(layer, nn.Conv2d)
-        )
-        if batch_idx == 0 and first.shape[1] in (1, 3):
-            images["weights/first_layer"] = F.pad(first / first.abs().max() / 2 + 0.5, (1, 1, 1, 1), value=1)
-        for board in boards:
-            for tag, image in images.items():  # every pixel a square, at the step that the PSNR is logged at
-                large = image.expand(-1, 3, -1, -1).repeat_interleave(3, 2).repeat_interleave(3, 3)
+        crops = torch.cat([image[..., y : y + side, x : x + side].clamp(0, 1) for image in (bicubic, sr, hr)], dim=-1)
+        shown = {f"val/{getattr(batch, 'name', batch_idx)}: bicubic, network, ground truth": crops}
+        first = next((layer.weight for layer in pl_module.modules() if isinstance(layer, nn.Conv2d)), None)
+        if first is not None and batch_idx == 0 and first.shape[1] in (1, 3):
+            filters = first.detach().float().cpu() / first.abs().max().clamp(min=1e-12) / 2 + 0.5
+            shown["weights/first_layer"] = F.pad(filters, (1, 1, 1, 1), value=1)
+        for tag, images in shown.items():  # every pixel a square, at the step that the PSNR is logged at
+            large = images.expand(-1, 3, -1, -1).repeat_interleave(3, 2).repeat_interleave(3, 3)
+            for board in boards:
                 board.experiment.add_images(tag, large, trainer.global_step - 1)
-
-
-def _boards(trainer: L.Trainer) -> list[TensorBoardLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

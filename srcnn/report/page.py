@@ -21,7 +21,7 @@ from srcnn.report.panels import Comparison
 from srcnn.report.plots import GRAY, Line, colours, data_address, plot
 from srcnn.report.scores import notes, read_csv
 
-_MOST_SIDE = 640  # pixels of an image on a page; of a larger one a part is shown
+_MOST_SIDE = 560  # pixels of an image on a page; of a larger one a part is shown
 
 
 def write_page(path: Path, template: str, **content: Any) -> None:
@@ -34,17 +34,15 @@ def write_page(path: Path, template: str, **content: Any) -> None:
 
 def card(image: Comparison) -> dict[str, Any]:
     """An image as the page compares it; of a large one the part where the network is most ahead."""
-    whole = tuple(image.hr.shape[-2:])
-    height, width = (min(side, _MOST_SIDE) for side in whole)
-    y, x = image.telling_part(height, width)
-    place = "" if (height, width) == whole else f"{width}×{height} pixels at ({x}, {y}) of "
-    views = {}
-    for name, view in image.views().items():
+    height, width = min(image.height, _MOST_SIDE), min(image.width, _MOST_SIDE)
+    (y, x), part, views = image.telling_part(height, width), f"{image.width}×{image.height}", {}
+    if (height, width) != (image.height, image.width):
+        part = f"{width}×{height} pixels at ({x}, {y}) of {part}"
+    for name, view in image.views.items():
         file, pixels = io.BytesIO(), to_uint8(view[0, :, y : y + height, x : x + width]).permute(1, 2, 0)
         Image.fromarray(pixels.numpy()).save(file, "webp", lossless=True, quality=50)  # the exact pixels
         views[name] = data_address(file.getvalue(), "webp")
-    part = f"{place}{whole[1]}×{whole[0]}"
-    return {**image._asdict(), "part": part, "width": width, "height": height, "views": views}
+    return {"name": image.name, "scores": image.scores, "part": part, "size": (width, height), "views": views}
 
 
 def curves(logs: Mapping[str, Path | None], metric: str, title: str) -> list[tuple[str, str]]:

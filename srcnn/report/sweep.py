@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,7 @@ class SweepTable(Callback):
 def rank(folder: Path, words: Sequence[str]) -> None:
     """Write and print what the runs in the folders below came to, best first; `words` were typed for the sweep."""
     paths = folder.glob("*/scores.json")
-    runs = [{"name": path.parent.name, **json.loads(path.read_text(encoding="utf-8"))} for path in paths]
+    runs = [{**json.loads(path.read_text(encoding="utf-8")), "name": path.parent.name} for path in paths]
     if not runs:
         return
     runs.sort(key=lambda run: -(run["val_psnr"] or -math.inf))
@@ -51,36 +52,30 @@ def rank(folder: Path, words: Sequence[str]) -> None:
     keys = dict.fromkeys(key for run in runs for key in run["values"])
     varied = [key for key in keys if len({run["values"].get(key) for run in runs}) > 1]
     columns = list(dict.fromkeys(name for run in runs for name in run["psnr"]))
-    for run in runs:
-        run["settings"] = _settings(run, varied)
-    known = [run["val_psnr"] for run in runs if run["val_psnr"] is not None]
     seeds = over_seeds(runs, varied)
     write_page(
         folder / "sweep.html",
         "sweep.html",
-        runs=runs,
-        columns=columns,
-        varied=varied,
-        seeds=seeds,
-        spread=known[0] - known[-1] if known else None,
+        **{"runs": runs, "columns": columns, "varied": varied, "seeds": seeds},
         plots=[(key, _setting_plot(key, runs)) for key in varied],
         curves=curves({r["name"]: folder / r["name"] / "metrics.csv" for r in runs}, "val/psnr", "Validation PSNR, dB"),
         command=["python", "train.py", "-m", *words],
     )
-    write_csv(folder / "sweep.csv", [{"run": run["name"], **run["psnr"], "settings": run["settings"]} for run in runs])
+    settings = [_settings(run, varied) for run in runs]
+    rows = [{"run": run["name"], **run["psnr"], "settings": text} for run, text in zip(runs, settings, strict=True)]
+    write_csv(folder / "sweep.csv", rows)
     print(f"\nsweep of {len(runs)} runs, ranked by PSNR (dB) on the validation images")
     table = [["run", *columns], *([run["name"], *(figure(run["psnr"].get(name)) for name in columns)] for run in runs)]
-    for line, settings in zip(align(table), ["settings", *(run["settings"] for run in runs)], strict=True):
-        print(f"{line}  {settings}")
+    print(*map("  ".join, zip(align(table), ["settings", *settings], strict=True)), sep="\n")
     print("\nmean ± standard deviation over seeds (dB)" if seeds else "")
-    for name, count, figures in seeds:
-        print(f"{name}: {count} runs\n    {', '.join(f'{name} {text}' for name, text in figures.items())}")
+    for text, count, figures in seeds:
+        print(f"{text}: {count} runs\n    {', '.join(f'{name} {value}' for name, value in figures.items())}")
     print(f"\ntable     {folder / 'sweep.csv'}\nreport    {folder / 'sweep.html'}")
 
 
 def _settings(run: Mapping[str, Any], keys: Sequence[str]) -> str:
-    """Those of a run's settings, as typed, which have one of the keys."""
-    return " ".join(word for word in run["overrides"] if word.lstrip("+").partition("=")[0] in keys)
+    """Those of a run's settings that have one of the keys, as typed."""
+    return " ".join(f"{key}={value}" for key, value in run["values"].items() if key in keys)
 
 
 def over_seeds(runs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> list[tuple[str, int, dict[str, str]]]:
@@ -98,15 +93,10 @@ def over_seeds(runs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> list
 
 def _setting_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> str:
     """Validation PSNR over the values of a setting, which stand beside each other in their order."""
-
-    def order(text: str) -> tuple[float, str]:
-        try:
-            return float(text), text
-        except ValueError:
-            return math.inf, text
-
     known = [run for run in runs if key in run["values"] and run["val_psnr"] is not None]
-    places = {text: place for place, text in enumerate(sorted({run["values"][key] for run in known}, key=order))}
+    texts = {run["values"][key] for run in known}
+    numbers = all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", text) for text in texts)
+    places = {text: place for place, text in enumerate(sorted(texts, key=float if numbers else str))}
     points = [(places[run["values"][key]], run["val_psnr"], run["colour"]) for run in known]
     lines = [Line("", [(place, psnr)], colour, dash="") for place, psnr, colour in points[::-1]]  # the best on top
     ticks = [(place, text) for text, place in places.items()][:: 1 + len(places) // 7]

@@ -1,16 +1,25 @@
 """What a run prints while it trains: what it is, and how far it has come."""
 
+import logging
 import sys
 import time
+import warnings
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from tqdm import tqdm
 
 from srcnn.launch import device_name
 from srcnn.report.page import duration
+
+# Lightning's tips, and its warnings about what is so on purpose here.
+for name, level in {"pytorch": "WARNING", "fabric": "WARNING", "pytorch.callbacks.early_stopping": "INFO"}.items():
+    logging.getLogger(f"lightning.{name}").setLevel(level)
+for text in ("Experiment logs directory", "Checkpoint directory .* exists", ".*LeafSpec", "The `srun` command is"):
+    warnings.filterwarnings("ignore", message=text)
 
 
 def machine(trainer: L.Trainer) -> dict[str, Any]:
@@ -22,7 +31,7 @@ def machine(trainer: L.Trainer) -> dict[str, Any]:
 class Banner(L.Callback):
     """Prints, when training begins, network, data, recipe, length, device, precision and folder, a line each.
 
-    As far as they are known: net and data may be anybody's.
+    As far as they are known: network and data may be anybody's.
     """
 
     @rank_zero_only
@@ -38,9 +47,9 @@ class Banner(L.Callback):
         if patches := getattr(data, "patches", None):
             lines["data"] = f"{len(patches.images)} images of {data.train}, {len(data.validation)} more to validate on"
             lines["LR"] = f"{data.degradation.describe()}; test on {', '.join(data.test)}"
-            left = {"smaller than a patch": patches.left_out, "in subfolders": data.ignored}
-            lines["left out"] = ", ".join(f"{count} images {why}" for why, count in left.items() if count)
-            side = patches.side * patches.scale
+            left_out = {"smaller than a patch": patches.left_out, "in subfolders": data.ignored}
+            lines["left out"] = ", ".join(f"{count} images {why}" for why, count in left_out.items() if count)
+            side = (patches.side - 2 * net.margin) * patches.scale
             lines["training"] += f", batches of {patches.batch_size} patches {side}x{side}"
         unit = f" ({loss.unit})" if hasattr(loss, "unit") else ""
         rate = optimizer.param_groups[0].get("initial_lr", optimizer.param_groups[0]["lr"])
@@ -67,17 +76,19 @@ class Meter(L.Callback):
             self.on_train_epoch_start(trainer, pl_module)
 
 
-class EpochLines(ProgressBar):
-    """A line an epoch, for output that is not a terminal."""
+class Progress(TQDMProgressBar):
+    """A line an epoch; on a terminal Lightning's bars as well."""
 
-    def disable(self) -> None:
-        """Lightning does so on all ranks but the first, where nothing is printed anyway."""
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=int(sys.stdout.isatty()))
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        super().on_train_start()
         self.begin, self.first = time.monotonic(), trainer.global_step
 
     @rank_zero_only
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
         seconds, done, known = time.monotonic() - self.begin, trainer.global_step - self.first, trainer.callback_metrics
         left = seconds / max(1, done) * (trainer.estimated_stepping_batches - trainer.global_step)
         parts = [f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else "")]
@@ -85,20 +96,14 @@ class EpochLines(ProgressBar):
         if "val/psnr" in known:
             parts.append(f"PSNR {known['val/psnr']:.2f} dB (bicubic {known['val/psnr_bicubic']:.2f})")
         parts.append(duration(seconds) + (f", {duration(left)} left" if 0 < left < float("inf") else ""))
-        print("  ".join(parts), flush=True)
-
-
-class EpochBars(TQDMProgressBar):
-    """Lightning's bars, of which each epoch's stays; with names short enough for 80 columns."""
+        tqdm.write("  ".join(parts))
+        sys.stdout.flush()
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        names = {"train/loss": "loss", "val/psnr": "PSNR"}
         found = super().get_metrics(trainer, pl_module)
-        return {names.get(key, key): value for key, value in found.items() if key != "v_num"}
+        return {"loss": found["train/loss"]} if "train/loss" in found else {}
 
 
 def progress(enabled: bool = True) -> L.Callback:
-    """Bars on a terminal, else lines; nothing unless `enabled`, as trainer.enable_progress_bar says."""
-    if not enabled:
-        return L.Callback()
-    return EpochBars(leave=True) if sys.stdout.isatty() else EpochLines()
+    """The progress, unless trainer.enable_progress_bar says otherwise."""
+    return Progress() if enabled else L.Callback()
