@@ -31,6 +31,7 @@ from srcnn.data.degrade import Bicubic
 from srcnn.data.graphics import KINDS, flat_colours, graphic
 from srcnn.data.samples import read_sets
 from srcnn.image import bicubic_down, bicubic_up, quantize, rgb_to_y
+from srcnn.inference.tiles import for_inference, super_resolve
 from srcnn.metrics import find_protocol, psnr
 from srcnn.nets import Network
 
@@ -52,13 +53,13 @@ def judge(net: Network, smooths: bool = False) -> list[Figure]:
 
     smooths  on purpose: consistency is measured, but all is good
     """
-    figures, largest, off = [], [], []
+    net, figures, largest, off = for_inference(net), [], [], []
     for kind in KINDS:
         lr = torch.stack([graphic(kind, number) for number in range(IMAGES)]).float() / 255
         sr, top = _enlarged(net, lr)
         pairs = zip(_consistency(sr, lr), _consistency(quantize(bicubic_up(lr, net.scale)), lr), strict=True)
         gains = [ours - bicubic for ours, bicubic in pairs]
-        mean, worst = round(fmean(gains), 1), round(min(gains), 1)
+        mean, worst = round(fmean(gains), 1) + 0.0, round(min(gains), 1) + 0.0  # never -0.0
         figures.append(Figure(kind, f"{mean:+.1f} / {worst:+.1f}", smooths or (mean >= 0 and worst >= -2)))
         largest.append(top)
     side = 2 * (net.receptive_radius + net.preprocess_radius) + 2  # so that the middle does not depend on the border
@@ -74,12 +75,12 @@ def judge(net: Network, smooths: bool = False) -> list[Figure]:
 @torch.inference_mode()
 def judge_border(net: Network, image_set: str) -> Figure:
     """dB above bicubic on what the outermost LR pixels become."""
-    authors, gains = find_protocol("authors"), []
+    net, authors, gains = for_inference(net), find_protocol("authors"), []
     for sample in read_sets([image_set], os.environ.get("SRCNN_DATA", "data"), net.scale, Bicubic()):
         lr, hr = sample.lr, sample.hr
         frame = torch.ones(hr.shape[2:], dtype=torch.bool)
         frame[net.scale : -net.scale, net.scale : -net.scale] = False
-        sr = net.upscale(authors.network_input(lr, hr, net.channels))
+        sr = super_resolve(net, authors.network_input(lr, hr, net.channels))
         ours, bicubic = (authors.luma(image, hr) for image in (sr, authors.bicubic(lr, hr)))
         gains.append(psnr(*(luma[..., frame] for luma in ours)) - psnr(*(luma[..., frame] for luma in bicubic)))
     mean = fmean(gains)
@@ -88,7 +89,7 @@ def judge_border(net: Network, image_set: str) -> Figure:
 
 def _enlarged(net: Network, lr: Tensor) -> tuple[Tensor, float]:
     """SR in [0, 1] as 8 bits hold it, and the largest absolute value that the network gave."""
-    sr = net.upscale(lr)
+    sr = super_resolve(net, lr)
     own = sr if net.channels == 3 else rgb_to_y(sr)
     return quantize(sr), own.abs().max().item()
 
