@@ -1,20 +1,20 @@
 """The weights we ship."""
 
 from pathlib import Path
-from statistics import fmean
 
 import pytest
 import torch
 from conftest import DATA, ROOT, needs, run
 
+from benchmarks.graphics import SETS, judge, judge_border
+from srcnn.checkpoint import WEIGHTS, load_network
 from srcnn.data.camera import Camera
 from srcnn.data.degrade import Bicubic
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.samples import read_sets
 from srcnn.files import read_image
 from srcnn.inference.image_file import write_image
-from srcnn.metrics import PROTOCOLS
-from srcnn.checkpoint import WEIGHTS, load_network
+from srcnn.metrics import find_protocol, mean_score
 
 SHIPPED = sorted(path.stem for path in WEIGHTS.glob("*.pth"))
 
@@ -30,11 +30,12 @@ def test_weights_score_what_their_run_did(name: str) -> None:
     """The figure in the file, from the end of its training, comes out again; and is that of the README's table."""
     net, checkpoint = load_network(name)
     degradation = Camera() if "camera" in name else Bicubic()
-    scores = []
-    for sample in read_sets(["Set5"], str(DATA), net.scale, degradation):
-        lr = None if sample.lr is None else sample.lr[None].float() / 255
-        scores.append(PROTOCOLS["authors"].score(net, sample.hr[None].float() / 255, with_ssim=False, lr=lr).psnr)
-    psnr = fmean(scores)
+    with torch.inference_mode():
+        scores = [
+            find_protocol("authors").evaluate(net.upscale, sample.lr, sample.hr, net.channels, with_ssim=False)
+            for sample in read_sets(["Set5"], str(DATA), net.scale, degradation)
+        ]
+    psnr = mean_score(scores).psnr
     assert psnr == pytest.approx(checkpoint["run"]["psnr"]["Set5"], abs=2e-3)
     if name.startswith("srcnn"):
         assert net.parameter_count == 20_099
@@ -42,6 +43,23 @@ def test_weights_score_what_their_run_did(name: str) -> None:
         return  # in the README by other figures: benchmarks/camera.py
     row = next(line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if f"`{name}`" in line)
     assert f"{psnr:.2f}" in row
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_nothing_outside_photographs_is_ruined(name: str) -> None:
+    """Text, shapes, lines, noise come back when shrunk again; no value runs away; a flat colour stays flat."""
+    figures = judge(load_network(name)[0], smooths="camera" in name)
+    assert [figure for figure in figures if not figure.good] == []
+
+
+@needs("Set5")
+@needs("Set14")
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_outermost_pixel_is_better_than_bicubics(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SRCNN_DATA", str(DATA))
+    net, _ = load_network(name)
+    figures = [judge_border(net, image_set) for image_set in SETS]
+    assert [figure for figure in figures if not figure.good] == []
 
 
 def test_checkpoint_pth_is_the_x3_network() -> None:
