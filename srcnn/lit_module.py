@@ -176,6 +176,9 @@ class SuperResolution(L.LightningModule):
         if self.trainer.global_step == self.trainer.max_steps:
             self.trainer.should_stop = True  # has Lightning validate once more, also within an epoch
 
+    def on_fit_end(self) -> None:
+        self.net.to(memory_format=torch.contiguous_format)  # as a file is loaded: else last bits of results differ
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"], checkpoint["arguments"] = type(self.net).__name__, self.net.arguments
         checkpoint["run"] = self.run
