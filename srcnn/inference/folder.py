@@ -115,7 +115,7 @@ def enlarge_files(
                 bar.update(number + done / total - bar.n)
 
             try:
-                if target.exists() and not overwrite:
+                if os.path.exists(target) and not overwrite:
                     counts["there already"] += 1
                     continue
                 image = read_file(source, max_pixels)

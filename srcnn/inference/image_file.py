@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +104,14 @@ def _as_file(image: ImageFile | Tensor) -> ImageFile:
 
 def _read_planes(image: Image.Image) -> tuple[Tensor, str]:
     """Planes and mode of a Pillow image of any 8-bit mode."""
+    stored = str([tile.args for tile in getattr(image, "tile", [])])  # known until it is loaded
+    if image.format == "PNG" and "transparency" in image.info and (bits := re.search("L;([24])", stored)):
+        image.info["transparency"] *= 255 // (2 ** int(bits[1]) - 1)  # Pillow does so with the pixels only
     palette = image.getpalette("RGB") or [0, 1, 2]
     is_gray = image.mode in ("1", "L", "LA", "La") or palette[::3] == palette[1::3] == palette[2::3]
     mode = "CMYK" if image.mode == "CMYK" else "L" if is_gray else "RGB"
     if mode == "CMYK" or not image.has_transparency_data:
         return _tensor(image.convert(mode)), mode
-    stored = str([tile.args for tile in getattr(image, "tile", [])])
-    if image.format == "PNG" and (bits := re.search("L;([24])", stored)):
-        image.info["transparency"] *= 255 // (2 ** int(bits[1]) - 1)  # Pillow has done so with the pixels only
     rgba = _tensor((image.convert("LA") if image.mode == "La" else image).convert("RGBA"))
     if rgba[3].min() == 255 and not image.mode.lower().endswith("a"):  # a palette's, which no pixel uses
         return rgba[: len(mode)], mode
@@ -121,30 +121,36 @@ def _read_planes(image: Image.Image) -> tuple[Tensor, str]:
 def _image_file(image: Image.Image, planes: Tensor, mode: str) -> ImageFile:
     """These planes turned upright, with the ICC profile, EXIF and resolution of a Pillow image."""
     profile, tables = image.info.get("icc_profile"), getattr(image, "quantization", None)
-    if profile and profile[16:20] != _SPACES[mode.removesuffix("A")]:
+    if not isinstance(profile, bytes) or profile[16:20] != _SPACES[mode.removesuffix("A")]:
         profile = None  # of what the pixels were converted from
-    options = {"icc_profile": profile, "exif": _kept_exif(image), "dpi": image.info.get("dpi")}
-    options = {key: value for key, value in options.items() if value}
+    exif, turn = _exif_of(image)
+    found = {"icc_profile": profile, "exif": exif, "dpi": image.info.get("dpi")}
+    options = {key: value for key, value in found.items() if value}
     # libjpeg's table of quality 50 sums up to 3688, that of quality q to 2 - q / 50 times as much, or 50 / q.
     ratio = sum(next(iter(tables.values()))) / 3688 if tables else 0.0
     quality = round(50 / ratio if ratio > 1 else 100 - 50 * ratio)
-    turn, is_first = image.getexif().get(ExifTags.Base.Orientation, 1), bool(getattr(image, "is_animated", False))
-    planes = planes.mT if turn in (5, 6, 7, 8) else planes  # here, as Pillow's exif_transpose knows no 16-bit RGB
-    planes = planes.flip({2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(turn, ())).contiguous()
-    return ImageFile(planes, mode, image.format, options, quality, is_first)
+    is_first = bool(getattr(image, "is_animated", False))
+    array = planes.numpy().swapaxes(1, 2) if turn in (5, 6, 7, 8) else planes.numpy()  # torch turns no uint16
+    array = np.flip(array, {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}.get(turn, ()))
+    return ImageFile(torch.from_numpy(array.copy()), mode, image.format, options, quality, is_first)
 
 
-def _kept_exif(image: Image.Image) -> bytes | None:
-    """EXIF and GPS data but what is about the old image; of a TIFF's tags, which are all EXIF to Pillow, the texts."""
-    found, kept = image.getexif(), Image.Exif()
-    tags = _TIFF_TEXTS if image.format == "TIFF" else set(found) - set(ExifTags.IFD) - _OUTDATED
-    kept.update({tag: found[tag] for tag in tags if tag in found})
-    for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-        if values := {tag: value for tag, value in found.get_ifd(part).items() if tag not in _OUTDATED}:
-            kept[part] = values
-    with suppress(Exception):  # values of the wrong types raise nearly anything
-        return kept.tobytes() if len(kept) else None
-    return None
+def _exif_of(image: Image.Image) -> tuple[bytes | None, int]:
+    """What is to be kept of EXIF and GPS data, and the orientation.
+
+    Of a TIFF's tags, which are all EXIF to Pillow, the texts.
+    """
+    kept, turn = Image.Exif(), 1
+    with suppress(Exception):  # damaged EXIF raises nearly anything, and the pixels may be sound
+        found = image.getexif()
+        turn = found.get(ExifTags.Base.Orientation, 1)
+        tags = _TIFF_TEXTS if image.format == "TIFF" else set(found) - set(ExifTags.IFD) - _OUTDATED
+        kept.update({tag: found[tag] for tag in tags if tag in found})
+        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if values := {tag: value for tag, value in found.get_ifd(part).items() if tag not in _OUTDATED}:
+                kept[part] = values
+        return (kept.tobytes() if len(kept) else None), turn
+    return None, turn
 
 
 def _tensor(image: Image.Image | np.ndarray) -> Tensor:
@@ -180,13 +186,13 @@ def encode(path: Path, image: ImageFile, kind: str | None = None) -> bytes | byt
     content, options = io.BytesIO(), {}
     for key, value in image.options.items():
         with suppress(Exception):  # Pillow's encoders raise nearly anything
-            if key != "dpi" or all(0 < float(side) < math.inf for side in value):
+            if key != "dpi" or all(1 < float(side) < math.inf for side in value):  # 1: Pillow's for a TIFF without
                 Image.new("L", (1, 1)).save(io.BytesIO(), kind, **{key: value})
                 options[key] = value
     if image.planes.dtype == torch.uint16 and image.mode != "L":
         return _encode_deep(path, image, kind, options)
     try:
-        to_pillow(image).save(content, kind, quality=95, **options)
+        to_pillow(replace(image, options=options)).save(content, kind, quality=95, **options)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: {kind} cannot hold a {image.mode} image ({error})") from error
     return content.getbuffer()

@@ -4,25 +4,27 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from test_nets import SMALL, ZOO
 
-from srcnn.data.leaves import dead_leaves
-from srcnn.inference.image_file import ImageFile
-from srcnn.image import bicubic_up, quantize, to_uint8
-from srcnn.nets import SRCNN, Network
 from srcnn.checkpoint import WEIGHTS, load_network
-from srcnn.inference.tiles import Bicubic, SelfEnsemble, enlarge, super_resolve
+from srcnn.data.leaves import dead_leaves
+from srcnn.image import bicubic_resize, bicubic_up, quantize, to_uint8
+from srcnn.inference.fast_srcnn import FastSRCNN
+from srcnn.inference.image_file import ImageFile
+from srcnn.inference.tiles import Bicubic, SelfEnsemble, enlarge, enlarge_to, for_inference, super_resolve
+from srcnn.nets import EDSR, ESPCN, FSRCNN, SRCNN, VDSR, Compact, Network
+
+ZOO = [(SRCNN, {}), (FSRCNN, {}), (ESPCN, {}), (VDSR, {"width": 8}), (EDSR, {"width": 8, "depth": 2}), (Compact, {})]
 
 
-@pytest.mark.parametrize("net_type", ZOO)
-def test_tiles_do_not_show(net_type: type[Network]) -> None:
+@pytest.mark.parametrize(("net_type", "settings"), ZOO)
+def test_tiles_do_not_show(net_type: type[Network], settings: dict) -> None:
     """At 20 random sizes of image and tile, and at those where a tile is a single pixel, row or column."""
     rng = random.Random(0)
     cases = [(rng.randint(1, 80), rng.randint(1, 80), rng.randint(3, 150), rng.randint(3, 150)) for _ in range(20)]
     cases += [(1, 1, 1, 1), (2, 50, 1, 1), (7, 40, 150, 3), (40, 7, 3, 150)]
     for height, width, rows, columns in cases:
         torch.manual_seed(height)
-        net = net_type(scale=rng.choice([2, 3, 4]), **SMALL.get(net_type, {}))
+        net = net_type(scale=rng.choice([2, 3, 4]), **settings)
         lr = torch.rand(1, 3, height, width)
         with torch.no_grad():
             whole = net(lr)
@@ -47,7 +49,8 @@ def test_tiles_do_not_show(net_type: type[Network]) -> None:
 def test_srcnn_for_inference_is_the_same_function(settings: dict) -> None:
     torch.manual_seed(0)
     net = SRCNN(**settings).double().eval()
-    fast = net.for_inference()
+    fast = for_inference(net)
+    assert isinstance(fast, FastSRCNN) == (settings.get("padding_mode") != "zeros")
     for height, width in ((20, 23), (1, 1), (3, 40), (2, 7), (64, 5)):
         lr = torch.rand(2, net.channels, height, width, dtype=torch.float64)
         with torch.inference_mode():
@@ -61,7 +64,7 @@ def test_what_inference_changes_can_not_be_seen(name: str) -> None:
     """The rule: no 8-bit value off by more than one, and at most 1 in 10,000."""
     net, _ = load_network(name)
     lr = torch.stack(dead_leaves(count=2, size=200, seed=0))
-    exact, fast = super_resolve(net, lr).int(), super_resolve(net.for_inference(), lr).int()
+    exact, fast = super_resolve(net, lr).int(), super_resolve(for_inference(net), lr).int()
     assert (fast - exact).abs().max() <= 1 and (fast != exact).float().mean() <= 1e-4
 
 
@@ -76,15 +79,26 @@ def test_default_tiles_equal_the_whole(size: tuple[int, int]) -> None:
 
 def test_hidden_colour_does_not_bleed() -> None:
     """Red pixels of a white image are transparent: no pixel that shows gets red."""
-    colour = torch.full((3, 20, 20), 255, dtype=torch.uint8)
-    colour[1:, 8:] = 0
-    alpha = torch.full((1, 20, 20), 255, dtype=torch.uint8)
-    alpha[:, 8:] = 0
+    planes = torch.full((4, 20, 20), 255, dtype=torch.uint8)
     net, _ = load_network(None)
-    white = enlarge(net, ImageFile(torch.full((3, 20, 20), 255, dtype=torch.uint8)))
-    larger = enlarge(net, ImageFile(colour, alpha))
-    shows = larger.alpha[0] > 0
-    assert (larger.colour.int() - white.colour.int()).abs().amax(0)[shows].max() <= 2
+    white = enlarge(net, ImageFile(planes[:3], "RGB"))
+    planes[1:, 8:] = 0
+    larger = enlarge(net, ImageFile(planes, "RGBA")).planes
+    assert (larger[:3].int() - white.planes.int()).abs().amax(0)[larger[3] > 0].max() <= 2
+
+
+def test_any_size() -> None:
+    """The network as often as needed, then MATLAB's bicubic; a network of the same size is applied once."""
+    torch.manual_seed(0)
+    image = ImageFile(torch.randint(256, (3, 12, 20), dtype=torch.uint8), "RGB")
+    net, same = SRCNN(scale=2), SRCNN(scale=1)
+    twice = enlarge(net, enlarge(net, image))
+    expected = to_uint8(bicubic_resize(twice.planes[None] / 255, 30, 50))[0]
+    assert (enlarge_to(net, image, (30, 50)).planes.int() - expected.int()).abs().max() <= 1
+    assert torch.equal(enlarge_to(net, image, (48, 80)).planes, twice.planes)
+    assert torch.equal(enlarge_to(same, image, (12, 20)).planes, enlarge(same, image).planes)
+    smaller = to_uint8(bicubic_resize(image.planes[None] / 255, 6, 10))[0]
+    assert (enlarge_to(net, image, (6, 10)).planes.int() - smaller.int()).abs().max() <= 1
 
 
 def test_gray_comes_back_gray() -> None:
@@ -206,7 +220,7 @@ def test_the_callers_autocast_is_that_of_the_tiles() -> None:
 def test_what_is_made_for_inference_can_be_moved() -> None:
     torch.manual_seed(0)
     net = SRCNN(residual=True)
-    fast = net.for_inference()
+    fast = for_inference(net)
     assert not set(fast.state_dict()) - {f"net.{key}" for key in net.state_dict()}
     lr = torch.rand(1, 3, 20, 23, dtype=torch.float64)
     with torch.no_grad():
