@@ -136,7 +136,7 @@ class Patches:
         if self.permute_colours:
             colours = _ORDERS.to(lr.device)[torch.from_numpy(order)][:, None, None]  # [n, 1, 1, 3]
             lr, hr = (crops.gather(3, colours.expand_as(crops)) for crops in (lr, hr))
-        if self._thread:  # from pinned memory they are copied while the device computes
+        if self._thread and torch.cuda.is_available():  # from pinned memory, copied while the device computes
             lr, hr = lr.pin_memory(), hr.pin_memory()
         return lr.permute(0, 3, 1, 2), hr.permute(0, 3, 1, 2)
 
