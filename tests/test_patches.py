@@ -145,8 +145,9 @@ def test_all_images_too_small() -> None:
 
 
 @needs("T91")
-def test_t91_has_21884_patches() -> None:
-    """At stride 14, 21,884 patches of 33x33 lie whole within the 91 images cropped to a multiple of 3."""
+def test_t91_at_x3() -> None:
+    """21,884 patches of 33x33 lie in its images at stride 14, 29,803 at stride 12, which is 14 in whole LR pixels."""
     packed = pack(set_images("T91", str(DATA)), 3, Bicubic())
-    assert Patches(packed, patch_size=33, stride=14).patches_per_epoch == 21_884
+    assert Patches(packed, patch_size=33, stride=14).patches_per_epoch == 29_803
+    assert sum(((h - 33) // 14 + 1) * ((w - 33) // 14 + 1) for h, w in packed.sizes) == 21_884
     assert packed.path.stat().st_size / packed.sizes.prod(1).sum() < 3.34  # bytes a pixel of HR: 3 + 3/9

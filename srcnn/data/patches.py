@@ -49,7 +49,8 @@ class Patches:
     pack        the images
     patch_size  side of a patch in HR pixels; its LR pixels are as many whole ones as it has
     margin      LR pixels by which a patch is larger on each side (see `srcnn.nets.Network`)
-    stride      step of the grid of patches in HR pixels; an epoch is as many patches as this grid holds
+    stride      step of the grid of patches in HR pixels, rounded down to whole LR pixels; an epoch is as many patches
+                as this grid holds
     random      False: every patch of the grid once an epoch, in random order; True: anywhere, with replacement
     augment     flips and transposes
     permute_colours  R, G and B of a patch in any of 6 orders
