@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def as_text(name: str) -> str:
     return os.fsencode(name).decode(errors="backslashreplace")
 
 
-def read_image(path: str | os.PathLike) -> Tensor:
+def read_image(path: str | os.PathLike | IO[bytes]) -> Tensor:
     """An image to train or test on: [C, H, W], uint8, C being 1 for a gray image, else 3 (RGB).
 
     Raises UserError for what is not an image, and for more than 8 bits or transparency, which would be lost.

@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,44 +8,37 @@ from conftest import DATA, needs
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
-from srcnn.data.sets import find_images
-from srcnn.files import read_image
-from srcnn.image import bicubic_down, bicubic_up, modcrop, quantize
-from srcnn.metrics import PROTOCOLS, Score, mean_score, psnr, ssim
-from srcnn.nets import SRCNN
+from srcnn.data.degrade import Bicubic
+from srcnn.data.samples import read_sets
+from srcnn.errors import UserError
+from srcnn.image import bicubic_down, bicubic_up, quantize, to_uint8
 from srcnn.inference.tiles import super_resolve
+from srcnn.metrics import PROTOCOLS, PSNR, SSIM, Protocol, Score, find_protocol, infinite, mean_score, psnr, ssim
+from srcnn.nets import SRCNN
 
-# (protocol, scale): PSNR and SSIM of bicubic on Set5: TPAMI 2016 and VDSR (CVPR 2016), table 3; basicsr: measured
-# with BasicSR's own metrics on MATLAB's bicubic.
+# (protocol, set, scale): PSNR and SSIM of bicubic: VDSR (CVPR 2016), table 3, as TPAMI 2016 has it for Set5; basicsr:
+# measured with BasicSR's own metrics on MATLAB's bicubic.
 PUBLISHED = {
-    ("authors", 2): (33.66, 0.9299),
-    ("authors", 3): (30.39, 0.8682),
-    ("authors", 4): (28.42, 0.8104),
-    ("basicsr", 3): (30.405, 0.8690),
+    ("authors", "Set5", 2): (33.66, 0.9299),
+    ("authors", "Set5", 3): (30.39, 0.8682),
+    ("authors", "Set5", 4): (28.42, 0.8104),
+    ("authors", "Set14", 3): (27.54, 0.7736),
+    ("basicsr", "Set5", 3): (30.405, 0.8690),
 }
 
 
-@needs("Set5")
-@pytest.mark.parametrize(("protocol", "scale"), PUBLISHED)
-def test_bicubic_on_set5_is_the_published(protocol: str, scale: int) -> None:
-    net = SRCNN(scale, init="identity")
-    mean = mean_score(
-        [PROTOCOLS[protocol].score(net, read_image(path)[None] / 255) for path in find_images("Set5", DATA)]
-    )
-    published = PUBLISHED[protocol, scale]
-    assert mean.bicubic_psnr == pytest.approx(published[0], abs=0.01)
-    assert mean.bicubic_ssim == pytest.approx(published[1], abs=0.0005)
-    # An SRCNN that passes its input through is bicubic, but for rounding RGB before luma.
-    assert mean.psnr == pytest.approx(mean.bicubic_psnr, abs=0.01)
-
-
-@needs("Set5")
-def test_bicubic_per_image() -> None:
-    """TPAMI 2016, table 3, the bicubic column."""
-    published = {"baby_GT": 33.91, "bird_GT": 32.57, "butterfly_GT": 24.04, "head_GT": 32.88, "woman_GT": 28.56}
-    for path in find_images("Set5", DATA):
-        score = PROTOCOLS["authors"].score(SRCNN(), read_image(path)[None] / 255, with_ssim=False)
-        assert score.bicubic_psnr == pytest.approx(published[path.stem], abs=0.01)
+@pytest.mark.parametrize(("protocol", "name", "scale"), [pytest.param(*key, marks=needs(key[1])) for key in PUBLISHED])
+def test_bicubic_is_the_published(protocol: str, name: str, scale: int) -> None:
+    samples = read_sets([name], str(DATA), scale, Bicubic())
+    scores = [PROTOCOLS[protocol].evaluate(partial(bicubic_up, scale=scale), *sample[:2]) for sample in samples]
+    mean = mean_score(scores)
+    assert mean.bicubic_psnr == pytest.approx(PUBLISHED[protocol, name, scale][0], abs=0.01)
+    assert mean.bicubic_ssim == pytest.approx(PUBLISHED[protocol, name, scale][1], abs=0.0005)
+    assert mean.psnr == pytest.approx(mean.bicubic_psnr, abs=0.01)  # but for rounding RGB before luma
+    if (protocol, name, scale) == ("authors", "Set5", 3):
+        found = {sample.name: score.bicubic_psnr for sample, score in zip(samples, scores, strict=True)}
+        published = {"baby_GT": 33.91, "bird_GT": 32.57, "butterfly_GT": 24.04, "head_GT": 32.88, "woman_GT": 28.56}
+        assert found == pytest.approx(published, abs=0.01)  # TPAMI 2016, table 3
 
 
 def test_ssim_is_that_of_the_valid_region() -> None:
@@ -59,79 +53,60 @@ def test_ssim_is_that_of_the_valid_region() -> None:
     assert math.isnan(ssim(torch.zeros(1, 1, 10, 40), torch.zeros(1, 1, 10, 40)))
 
 
-def test_mean_is_of_decibels() -> None:
-    grey = torch.full((1, 1, 20, 20), 100.0)
-    values = [psnr(grey + error, grey) for error in (1, 16)]
-    assert values == pytest.approx([20 * math.log10(255), 20 * math.log10(255 / 16)], abs=1e-4)
-    mean = mean_score([Score(value, 0, 0, 0) for value in values])
-    assert mean.psnr == pytest.approx(sum(values) / 2)
+def _luma(image: Tensor, protocol: str) -> Tensor:
+    """The luma of [N, 1 or 3, H, W] in [0, 1], in 255ths, as the protocol has it."""
+    if protocol == "authors" and image.shape[1] == 1:  # a gray image is its own luma
+        return image.double() * 255
+    r, g, b = image.expand(-1, 3, -1, -1).double().unbind(1)
+    exact = (16 + 65.481 * r + 128.553 * g + 24.966 * b)[:, None]
+    return (exact + 0.5).floor() if protocol == "authors" else exact
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("colours", [1, 3])
-def test_basicsr_scores_what_a_file_gives(channels: int, colours: int) -> None:
-    """The score of `basicsr` is that of an 8-bit LR file, super-resolved into an 8-bit file."""
-    torch.manual_seed(0)
-    net = SRCNN(channels=channels, residual=True)
-    hr = quantize(torch.rand(1, colours, 50, 47))
-    cropped = modcrop(hr, 3).expand(-1, 3, -1, -1)
-    sr = quantize(super_resolve(net, quantize(bicubic_down(cropped, 3))))
-    difference = (_luma(sr) - _luma(cropped))[..., 3:-3, 3:-3]
-    expected = 20 * math.log10(255 / difference.square().mean().sqrt())
-    assert PROTOCOLS["basicsr"].score(net, hr).psnr == pytest.approx(expected, abs=1e-3)
-
-
-def _luma(rgb: Tensor) -> Tensor:
-    r, g, b = rgb.double().unbind(1)
-    return 16 + 65.481 * r + 128.553 * g + 24.966 * b
-
-
-def test_a_gray_image_is_its_own_luma_for_the_authors() -> None:
-    gray = quantize(torch.rand(1, 1, 48, 48))
-    net = SRCNN(init="identity")
-    score = PROTOCOLS["authors"].score(net, gray)
-    bicubic = quantize(bicubic_up(bicubic_down(gray.double(), 3), 3))
-    difference = ((bicubic - gray) * 255)[..., 3:-3, 3:-3]
-    assert score.bicubic_psnr == pytest.approx(20 * math.log10(255 / difference.square().mean().sqrt()), abs=1e-3)
-    assert score.psnr == pytest.approx(score.bicubic_psnr, abs=0.02)
+def _psnr(sr: Tensor, hr: Tensor, protocol: str, border: int = 3) -> float:
+    difference = _luma(quantize(sr), protocol) - _luma(hr, protocol)
+    kept = difference[..., border : hr.shape[-2] - border, border : hr.shape[-1] - border]
+    return 20 * math.log10(255 / kept.square().mean().sqrt())
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_given_lr_is_what_is_enlarged(protocol: str, colours: int, channels: int) -> None:
-    """The network and bicubic get the LR of 8 bits that is given; luma is rounded as the protocol has it."""
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_an_lr_in_8_bits_is_what_is_enlarged(protocol: str, colours: int, channels: int, as_bytes: bool) -> None:
+    """By the network and by bicubic, in bytes or the same as floats; for `authors` floats are not rounded."""
     torch.manual_seed(0)
     net = SRCNN(channels=channels, residual=True)
     hr, lr = quantize(torch.rand(1, colours, 51, 48)), quantize(torch.rand(1, colours, 17, 16))
-    score = PROTOCOLS[protocol].score(net, hr, lr=lr)
-    gray_of_authors = colours == 1 and protocol == "authors"  # its own luma
-
-    def luma(image: Tensor) -> Tensor:
-        if gray_of_authors:
-            return image.double() * 255
-        exact = _luma(image.expand(-1, 3, -1, -1))
-        return (exact + 0.5).floor() if protocol == "authors" else exact
-
-    for sr, found in ((super_resolve(net, lr), score.psnr), (bicubic_up(lr, 3), score.bicubic_psnr)):
-        difference = (luma(quantize(sr)) - luma(hr))[..., 3:-3, 3:-3]
-        assert found == pytest.approx(20 * math.log10(255 / difference.square().mean().sqrt()), abs=1e-3)
+    if not as_bytes and protocol == "authors":
+        lr = torch.rand(1, colours, 17, 16)
+    images = (to_uint8(lr), to_uint8(hr)) if as_bytes else (lr, hr)
+    with torch.no_grad():
+        score = PROTOCOLS[protocol].evaluate(lambda x: super_resolve(net, x), *images, channels=channels)
+        if as_bytes or protocol == "basicsr":
+            assert score.psnr == pytest.approx(_psnr(super_resolve(net, lr), hr, protocol), abs=1e-3)
+            assert score.bicubic_psnr == pytest.approx(_psnr(bicubic_up(lr, 3), hr, protocol), abs=1e-3)
+        sr = super_resolve(net, PROTOCOLS[protocol].network_input(*images, channels))
+    assert PROTOCOLS[protocol].compare(sr, *images) == score
+    assert PROTOCOLS[protocol].compare(to_uint8(sr), *images) == score
 
 
 @pytest.mark.parametrize("colours", [1, 3])
-def test_basicsr_with_its_own_lr_given_is_basicsr(colours: int) -> None:
-    net = SRCNN(init="identity")
+def test_basicsr_rounds_the_lr(colours: int) -> None:
     hr = quantize(torch.rand(1, colours, 48, 48))
-    given = PROTOCOLS["basicsr"].score(net, hr, lr=quantize(bicubic_down(hr, 3)))
-    assert given.as_dict() == pytest.approx(PROTOCOLS["basicsr"].score(net, hr).as_dict(), abs=0.02)
+    exact, rounded = bicubic_down(hr, 3), to_uint8(bicubic_down(hr, 3))
+    basicsr, authors = (
+        [protocol.evaluate(SRCNN().upscale, lr, hr) for lr in (exact, rounded)]
+        for protocol in (PROTOCOLS["basicsr"], PROTOCOLS["authors"])
+    )
+    assert basicsr[0] == basicsr[1]
+    assert authors[0] != authors[1]
 
 
 def test_a_gray_image_with_an_lr_of_rgb() -> None:
     """As of a JPEG file that has colours: its gray image is scored."""
-    hr, lr = quantize(torch.rand(1, 1, 48, 48)), quantize(torch.rand(1, 1, 16, 16))
-    net = SRCNN()
+    hr, lr = quantize(torch.rand(1, 1, 48, 48)), to_uint8(torch.rand(1, 1, 16, 16))
     for protocol in PROTOCOLS.values():
-        one, other = (protocol.score(net, hr, lr=image) for image in (lr, lr.expand(-1, 3, -1, -1)))
+        one, other = (protocol.evaluate(SRCNN().upscale, image, hr) for image in (lr, lr.expand(-1, 3, -1, -1)))
         assert one == other
 
 
@@ -140,7 +115,44 @@ def test_at_the_same_size_nothing_is_shaved_off() -> None:
     hr = quantize(torch.rand(1, 3, 40, 40))
     lr = hr.clone()
     lr[..., 0, 0] = 1 - lr[..., 0, 0]
-    score = PROTOCOLS["basicsr"].score(SRCNN(1, init="identity"), hr, lr=lr)
-    difference = _luma(lr) - _luma(hr)
-    assert score.bicubic_psnr == pytest.approx(20 * math.log10(255 / difference.square().mean().sqrt()), abs=1e-3)
+    score = PROTOCOLS["basicsr"].evaluate(SRCNN(1).upscale, lr, hr)
+    assert score.bicubic_psnr == pytest.approx(_psnr(lr, hr, "basicsr", border=0), abs=1e-3)
     assert score.psnr == pytest.approx(score.bicubic_psnr, abs=0.01)
+
+
+def test_means_are_of_decibels_and_leave_out_what_is_not_finite() -> None:
+    gray = torch.full((1, 1, 20, 20), 100.0)
+    values = [psnr(gray + error, gray) for error in (1, 16, 0)]
+    assert values == pytest.approx([20 * math.log10(255), 20 * math.log10(255 / 16), math.inf], abs=1e-4)
+    scores = [Score(value, 0.5, 30, math.nan) for value in values]
+    mean = mean_score(scores)
+    assert mean.psnr == pytest.approx(sum(values[:2]) / 2)
+    assert mean.gain == pytest.approx(mean.psnr - 30) == mean.as_dict()["gain"]
+    assert mean.ssim == 0.5 and math.isnan(mean.bicubic_ssim)
+    assert infinite(scores) == 1
+    assert math.isnan(mean_score(scores[2:]).psnr)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_metrics_leave_out_a_black_image(protocol: Protocol) -> None:
+    """Metrics of torchmetrics: the means of images one by one, where black ones have an infinite PSNR."""
+    black = torch.zeros(1, 3, 30, 30)
+    pairs = [(torch.rand(1, 3, 30, 30), torch.rand(1, 3, 30, 30)) for _ in range(2)]
+    metrics = [PSNR(protocol, 3), SSIM(protocol, 3)]
+    for metric in metrics:
+        metric.update(black, black)
+        assert metric.left_out == isinstance(metric, PSNR)
+        for pair in pairs:
+            metric.update(*pair)
+    scores = [protocol.compare(sr, bicubic_down(hr, 3), hr) for sr, hr in [*pairs, (black, black)]]
+    mean = mean_score(scores)
+    assert [metric.compute().item() for metric in metrics] == pytest.approx([mean.psnr, mean.ssim], abs=1e-4)
+    metrics[0].reset()
+    metrics[0].update(black, black)
+    assert metrics[0].compute().isnan()
+
+
+def test_protocols_have_names() -> None:
+    assert find_protocol("authors") is PROTOCOLS["authors"]
+    with pytest.raises(UserError, match="protocol=matlab: choose authors or basicsr"):
+        find_protocol("matlab")

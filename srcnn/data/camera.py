@@ -12,8 +12,8 @@ from torch import Tensor
 
 from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_range
-from srcnn.inference.image_file import from_pillow, to_pillow
-from srcnn.image import bicubic_down, symmetric_pad
+from srcnn.files import read_image
+from srcnn.image import bicubic_down, symmetric_pad, to_uint8
 
 _CHROMA = ("4:4:4", "4:2:0")  # Pillow's names of JPEG's chroma subsampling: none, and the usual one
 
@@ -51,9 +51,12 @@ class Camera(Degradation):
         quality, chroma = int(rng.integers(self.quality[0], self.quality[1] + 1)), _CHROMA[rng.integers(2)]
         lr = bicubic_down(_blurred(hr[None].float() / 255, blur * scale), scale)[0]
         lr += torch.from_numpy(rng.normal(0, noise / 255, lr.shape)).float()
-        file = io.BytesIO()
-        to_pillow(lr).save(file, "JPEG", quality=quality, **({"subsampling": chroma} if len(lr) == 3 else {}))
-        return from_pillow(Image.open(file)).colour
+        pixels, file = to_uint8(lr).permute(1, 2, 0).numpy(), io.BytesIO()
+        if len(lr) == 3:
+            Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=chroma)
+        else:
+            Image.fromarray(pixels[:, :, 0]).save(file, "JPEG", quality=quality)
+        return read_image(file)
 
     def describe(self) -> str:
         name = "camera" if any((*self.blur, *self.noise)) else "JPEG"

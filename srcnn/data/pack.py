@@ -53,7 +53,7 @@ class Pack:
                 content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives on when the file is closed
             text_bytes = int.from_bytes(content[-8:], "little")
             header = json.loads(content[-8 - text_bytes : -8])
-        except (FileNotFoundError, ValueError):  # ValueError: of an empty or damaged one
+        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: of an empty or damaged one
             return None
         sizes, scale, versions = np.array(header["sizes"], int).reshape(-1, 2), header["scale"], header["versions"]
         hr_rows = sizes.prod(1)

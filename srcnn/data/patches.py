@@ -49,7 +49,8 @@ class Patches:
     pack        the images
     patch_size  side of a patch in HR pixels; its LR pixels are as many whole ones as it has
     margin      LR pixels by which a patch is larger on each side (see `srcnn.nets.Network`)
-    stride      step of the grid of patches in HR pixels; an epoch is as many patches as this grid holds
+    stride      step of the grid of patches in HR pixels, rounded down to whole LR pixels; an epoch is as many patches
+                as this grid holds
     random      False: every patch of the grid once an epoch, in random order; True: anywhere, with replacement
     augment     flips and transposes
     permute_colours  R, G and B of a patch in any of 6 orders
@@ -136,7 +137,7 @@ class Patches:
         if self.permute_colours:
             colours = _ORDERS.to(lr.device)[torch.from_numpy(order)][:, None, None]  # [n, 1, 1, 3]
             lr, hr = (crops.gather(3, colours.expand_as(crops)) for crops in (lr, hr))
-        if self._thread:  # from pinned memory they are copied while the device computes
+        if self._thread and torch.cuda.is_available():  # from pinned memory, copied while the device computes
             lr, hr = lr.pin_memory(), hr.pin_memory()
         return lr.permute(0, 3, 1, 2), hr.permute(0, 3, 1, 2)
 
