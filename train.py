@@ -49,7 +49,8 @@ def train(cfg: DictConfig) -> float | None:
     module = SuperResolution(net, loss, optimizer, **schedule, protocol=cfg.protocol, run=run)
 
     callbacks, loggers = launch.instantiate_all(cfg.get("callbacks")), launch.instantiate_all(cfg.get("logger"))
-    trainer = instantiate(cfg.trainer, default_root_dir=str(folder), callbacks=callbacks, logger=loggers or False)
+    make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
+    trainer = make_trainer(default_root_dir=folder, callbacks=callbacks, logger=loggers or False)
     start = time.monotonic()
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True if cfg.ckpt_path else None)
     seconds = time.monotonic() - start
@@ -62,8 +63,8 @@ def train(cfg: DictConfig) -> float | None:
     if checkpoint:
         load_weights(net, checkpoint)
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "plugins": [LightningEnvironment()], "callbacks": []}
-    options = {"logger": trainer.loggers, "enable_progress_bar": False, "enable_checkpointing": False}
-    instantiate(cfg.trainer, **options, **alone).test(module, data, verbose=False)
+    options = {"logger": trainer.loggers or False, "enable_progress_bar": False, "enable_checkpointing": False}
+    make_trainer(**options, **alone).test(module, data, verbose=False)
 
     run |= {"protocol": cfg.protocol, "degradation": data.degradation.describe(), "machine": terminal.machine(trainer)}
     run |= {"checkpoint": checkpoint or "the last weights", "val_psnr": val_psnr, "name": folder.name}

@@ -26,6 +26,13 @@ def load(weights: str | None = None, scale: int | None = None) -> "Network":
     return load_network(weights, scale)[0]
 
 
+def check(net: "Network") -> list[str]:
+    """What is wrong with a network of yours, a sentence each; empty where all holds that `srcnn.nets.Network` asks."""
+    from srcnn.check_net import check
+
+    return check(net)
+
+
 def enlarge(net: "Network", image: Any) -> Any:
     """The image `net.scale` times larger, in tiles, of the kind that it was.
 

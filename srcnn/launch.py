@@ -101,7 +101,8 @@ def fail(error: Exception) -> NoReturn:
 def prepare() -> None:
     """Before Hydra reads the command line: resume=, and what would end in a traceback of Hydra's."""
     try:
-        sys.argv[1:] = expand_resume(sys.argv[1:])
+        no_group = re.compile(r"(logger|callbacks)=null")  # as people type it; Hydra's word is ~logger
+        sys.argv[1:] = expand_resume([no_group.sub(r"~\1", word) for word in sys.argv[1:]])
         words = dict(word.partition("=")[::2] for word in sys.argv[1:] if "=" in word)
         if "TORCHELASTIC_RUN_ID" in os.environ and "hydra.run.dir" not in words:
             raise UserError("under torchrun every process has to know the run's folder: name it with hydra.run.dir=…")

@@ -114,8 +114,8 @@ class SuperResolution(L.LightningModule):
             _log.warning("%d validation images are exact (infinite PSNR) and left out of the mean", exact)
         with torch.autocast(self.device.type, enabled=False):
             largest = largest_value(self.net)
-        if largest > 2:
-            _log.warning("values up to %.3g on text and shapes: the network explodes outside photographs", largest)
+        if largest > 3:  # sound networks reach 2.9, on random bits
+            _log.warning("values up to %.3g on generated graphics: the network explodes outside photographs", largest)
 
     def on_test_start(self) -> None:
         self.scores = []

@@ -87,6 +87,8 @@ class SRDataModule(L.LightningDataModule):
         if trainer and self.sampling["batch_size"] % trainer.world_size:
             size = self.sampling["batch_size"]
             raise UserError(f"data.batch_size={size}: {trainer.world_size} processes cannot share it evenly")
+        if trainer and trainer.early_stopping_callbacks and not self.validation:
+            raise UserError("data.hold_out=[] leaves no image to validate on, which callbacks.early_stopping waits for")
         net = getattr(trainer.lightning_module, "net", None) if trainer else None
         margin = getattr(net, "margin", 0)
         self.patches = Patches(pack(training | copies, self.scale, self.degradation), margin=margin, **self.sampling)
