@@ -130,7 +130,7 @@ def expand_resume(words: list[str]) -> list[str]:
     What was typed stands in the run's .hydra/overrides.yaml. Of a checkpoint that lies alone its own record is taken:
     choices of groups and plain values, but no class and no folder.
     """
-    typed = {_key(word): word for word in words if "=" in word}
+    typed = {_key(word): word for word in words if "=" in word or word.startswith("~")}
     resume = typed.pop("resume", "=null").partition("=")[2].strip("'\"")
     others = [word for word in words if _key(word) != "resume"]
     if resume == "null":
@@ -151,6 +151,8 @@ def expand_resume(words: list[str]) -> list[str]:
     ]
     changed = [word for word in others if word not in saved and _key(word) != "hydra.run.dir"]
     print(f"resuming {path}, {'with ' + ' '.join(changed) if changed else 'with its own settings'}", flush=True)
+    added = {_key(word) for word in saved if word.startswith("+")}  # ~key takes back what +key=value added
+    others = [word for word in others if not (word.startswith("~") and _key(word) in added)]
     in_its_folder = [f"hydra.run.dir='{path.parents[1]}'"] if path.parent.name == "checkpoints" and not folder else []
     return [*kept, *others, f"ckpt_path='{path}'", *in_its_folder]
 

@@ -1,167 +1,153 @@
-"""A resumed run is the run that was not interrupted, bit for bit."""
+"""Runs that are killed, stopped, lengthened or changed go on; what a run ends with is in its exit code."""
 
 import json
 import shutil
+import signal
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from conftest import read_csv, run
+from conftest import SMALL, read_csv, run
+from kills import SETTINGS, differences, lost, resumed, stopped
 
-from srcnn.checkpoint import load_network
+from srcnn.checkpoint import load_network, read_checkpoint
+from srcnn.launch import expand_resume
 
-MUON = ["optim=muon", "callbacks=ema"]
-
-
-def state(folder: Path, name: str = "last") -> dict[str, Any]:
-    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+RATES = [*SMALL, "trainer.log_every_n_steps=1", "logger=csv"]
 
 
-def differences(one: Any, other: Any, where: str = "") -> list[str]:
-    if isinstance(one, torch.Tensor):
-        return [] if torch.equal(one, other) else [where]
-    if isinstance(one, dict):
-        keys = [where + f"/{key}" for key in one.keys() ^ other.keys()]
-        return keys + [
-            d for key in one.keys() & other.keys() for d in differences(one[key], other[key], f"{where}/{key}")
-        ]
-    if isinstance(one, list | tuple):
-        if len(one) != len(other):
-            return [f"{where}: {len(one)} and {len(other)} items"]
-        return [d for i, (a, b) in enumerate(zip(one, other, strict=True)) for d in differences(a, b, f"{where}/{i}")]
-    return [] if one == other else [where]
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("whole")
+    run("train.py", *SETTINGS, "hydra.run.dir=whole", cwd=folder)
+    return folder / "whole"
 
 
-def assert_same_run(one: Path, other: Path) -> None:
-    """Weights, averaged weights, optimiser and schedule; and a log without gap or double."""
-    a, b = state(one), state(other)
-    for key in ("state_dict", "current_model_state", "optimizer_states", "lr_schedulers", "global_step", "epoch"):
-        assert not differences(a.get(key), b.get(key)), key
-    logs = [
-        [{key: row[key] for key in row if key != "train/Mpixel_per_s"} for row in read_csv(folder / "metrics.csv")]
-        for folder in (one, other)
-    ]
-    assert logs[0] == logs[1]
+@pytest.mark.parametrize("after", [7, 23, 60, 117], ids="after {} hooks".format)
+def test_a_killed_run_is_the_uninterrupted_one(after: int, whole: Path, tmp_path: Path) -> None:
+    assert stopped(tmp_path / "run", after) == -signal.SIGKILL
+    resumed(tmp_path / "run")
+    assert lost(whole, tmp_path / "run") == []
+    rows = [[row["step"] for row in read_csv(folder / "metrics.csv")] for folder in (whole, tmp_path / "run")]
+    assert rows[0] == rows[1]
 
 
-STEPS = ["scheduler=multistep", "scheduler.schedule.milestones=[1,3]"]  # per epoch
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_saves_and_leaves(number: int, code: int, whole: Path, tmp_path: Path) -> None:
+    """In the middle of an epoch, at a step after which no checkpoint was due."""
+    assert stopped(tmp_path / "run", 40, number) == code
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] in (3, 4, 5)
+    resumed(tmp_path / "run")
+    assert lost(whole, tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("settings", [[], MUON, STEPS], ids=["adam", "muon", "multistep"])
-def test_two_epochs_and_two_more_are_four(settings: list[str], tiny: list[str], tmp_path: Path) -> None:
-    run("train.py", *tiny, *settings, "trainer.max_epochs=4", "hydra.run.dir=whole", cwd=tmp_path)
-    run("train.py", *tiny, *settings, "trainer.max_epochs=2", "hydra.run.dir=halves", cwd=tmp_path)
-    last = "halves/checkpoints/last.ckpt"
-    output = run("train.py", f"resume={last}", "trainer.max_epochs=4", cwd=tmp_path)
-    assert "trainer.max_epochs: 2 -> 4" in output
-    assert "bit for bit" not in output
-    assert_same_run(tmp_path / "whole", tmp_path / "halves")
-    assert {path.name for path in tmp_path.iterdir()} == {"whole", "halves"}
-    assert "max_epochs: 4" in (tmp_path / "halves" / "config.yaml").read_text()
+def test_nan_ends_a_run(tmp_path: Path) -> None:
+    words = [*SMALL, "optim=sgd", "optim.lr=1e6", "trainer.max_epochs=20", "callbacks.nan.every_n_steps=1"]
+    output = run("train.py", *words, "hydra.run.dir=run", cwd=tmp_path, code=3)
+    assert "NaN or infinite at step" in output and "lower optim.lr" in output
+    for path in (tmp_path / "run").rglob("*.ckpt"):
+        assert all(weight.isfinite().all() for weight in read_checkpoint(path)["state_dict"].values())
 
 
-def test_lengthened_and_killed_in_its_test(trained: Path, tiny: list[str], tmp_path: Path) -> None:
-    """The weights.pth of the shorter run does not count as the longer one's."""
-    shutil.copytree(trained, tmp_path / "run")
-    shorter = (tmp_path / "run" / "weights.pth").read_bytes()
-    words = [*tiny, "callbacks.checkpoint.every_n_epochs=1", "hydra.run.dir=run", "resume=auto", "trainer.max_epochs=3"]
-    run("train.py", *words, cwd=tmp_path)
-    assert "done already" in run("train.py", *words, cwd=tmp_path)
-    (tmp_path / "run" / "weights.pth").write_bytes(shorter)
-    for command in (words, ["resume=run/checkpoints/last.ckpt"]):
-        output = run("train.py", *command, cwd=tmp_path)
-        assert "after step 21" in output and "epoch 3" not in output and "mean" in output
-        assert load_network(tmp_path / "run" / "weights.pth")[1]["run"]["steps"] == 21
-        (tmp_path / "run" / "weights.pth").write_bytes(shorter)
-    assert "done already" not in run("train.py", *words[:-1], "trainer.max_epochs=2", cwd=tmp_path)
+def test_a_sweep_goes_on_past_a_failed_run(tmp_path: Path) -> None:
+    words = ["-m", *SMALL, "hydra.sweep.dir=sweep", "logger=none"]
+    output = run("train.py", *words, "optim.lr=1e-3,-1,2e-3", cwd=tmp_path, code=1)
+    assert "1 of the sweep's runs failed" in output and "sweep of 2 runs" in output
+    again = run("train.py", *words, "optim.lr=1e-3,-1,2e-3", cwd=tmp_path, code=1)
+    assert again.count("done already") == 2
 
 
-def test_overridden_settings_take_effect(trained: Path, tiny: list[str], tmp_path: Path) -> None:
-    """The rate among them, which Lightning would take from the checkpoint; and the other groups stay as saved."""
-    shutil.copytree(trained, tmp_path / "run")
-    settings = ["optim.lr=3e-3", "data.batch_size=16", "trainer.max_epochs=3"]
-    output = run("train.py", "resume=run/checkpoints/last.ckpt", *settings, cwd=tmp_path)
-    assert "optim.lr: 0.0001 -> 0.003" in output
-    assert "data.batch_size: 8 -> 16" in output
-    assert "so not bit for bit the run it was: " in output
-    rows = [row for row in read_csv(tmp_path / "run" / "metrics.csv") if row["train/lr"]]
-    rates = [float(row["train/lr"]) for row in rows]
-    assert rates == pytest.approx([1e-4] * 14 + [3e-3] * 4)
-    assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["lr"] == 3e-3
-    assert state(tmp_path / "run")["global_step"] == 14 + 4
-    assert state(tmp_path / "run")["run"]["values"]["data.train_dir"] == tiny[1].partition("=")[2]
+@pytest.mark.parametrize("settings", [[], ["scheduler=multistep", "scheduler.schedule.milestones=[1,3]"]])
+def test_two_epochs_and_two_more_are_four(settings: list[str], tmp_path: Path) -> None:
+    words = [*SMALL, *settings, "optim=muon", "callbacks=ema"]
+    run("train.py", *words, "trainer.max_epochs=4", "hydra.run.dir=whole", cwd=tmp_path)
+    run("train.py", *words, "trainer.max_epochs=2", "hydra.run.dir=halves", cwd=tmp_path)
+    output = run("train.py", "resume=halves", "trainer.max_epochs=4", cwd=tmp_path)
+    assert "last.ckpt, with trainer.max_epochs=4" in output
+    assert lost(tmp_path / "whole", tmp_path / "halves") == []
 
 
-def test_a_moved_run_keeps_its_best(trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(trained, tmp_path / "a b,[c]=d")
-    run("train.py", "resume=a b,[c]=d/checkpoints/last.ckpt", "trainer.max_epochs=3", "optim.lr=0.0", cwd=tmp_path)
-    assert state(tmp_path / "a b,[c]=d", "best")["global_step"] == 14
-    assert state(tmp_path / "a b,[c]=d")["global_step"] == 21
-    scores = json.loads((tmp_path / "a b,[c]=d" / "scores.json").read_text())
-    assert scores["val_psnr"] == state(trained, "best")["run"]["val_psnr"]
+def test_an_epoch_cut_by_max_steps_and_lengthened(tmp_path: Path) -> None:
+    words = [*SMALL, "trainer.max_epochs=-1"]
+    run("train.py", *words, "trainer.max_steps=7", "hydra.run.dir=whole", cwd=tmp_path)
+    run("train.py", *words, "trainer.max_steps=4", "hydra.run.dir=parts", cwd=tmp_path)
+    run("train.py", "resume=parts", "trainer.max_steps=7", cwd=tmp_path)
+    assert lost(tmp_path / "whole", tmp_path / "parts") == []
+    steps = [int(row["step"]) for row in read_csv(tmp_path / "whole" / "metrics.csv") if row.get("val/psnr")]
+    assert steps[-1] == 6 and len(set(steps)) == len(steps)  # the last step is validated, once
 
 
-def test_another_branch_has_a_best_of_its_own(trained: Path, tmp_path: Path) -> None:
-    """Resumed from an earlier checkpoint: the later best is kept under another name, not taken for this branch's."""
-    shutil.copytree(trained, tmp_path / "run")
-    settings = ["optim.lr=0.5", "optim.betas=[0.5,0.9]"]
-    run("train.py", "resume=run/checkpoints/epoch_0001.ckpt", *settings, cwd=tmp_path)
-    folder = tmp_path / "run" / "checkpoints"
-    assert (folder / "best_of_step_14.ckpt").read_bytes() == (trained / "checkpoints" / "best.ckpt").read_bytes()
-    scores = json.loads((tmp_path / "run" / "scores.json").read_text())
-    assert scores["val_psnr"] == state(tmp_path / "run", "best")["run"]["val_psnr"]
-    assert state(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]["betas"] == (0.5, 0.9)
-
-
-def test_classes_are_said_again(tiny: list[str], tmp_path: Path) -> None:
-    """The same command goes on with added keys and a class of the user's; the file alone does not lead to a class."""
-    schedule = [f"+scheduler.schedule.{key}" for key in ("_target_=torch.optim.lr_scheduler.ExponentialLR",
-                                                         "gamma=0.9")]  # fmt: skip
-    command = ["train.py", *tiny, *schedule, "hydra.run.dir=run", "resume=auto"]
-    run(*command, "trainer.max_steps=3", cwd=tmp_path)
-    refused = run("train.py", "resume=run/checkpoints/last.ckpt", "trainer.max_steps=5", cwd=tmp_path, code=2)
-    assert "scheduler.schedule._target_=torch.optim.lr_scheduler.ExponentialLR: type it again" in refused
-    assert "after step 3" in run(*command, "trainer.max_steps=5", cwd=tmp_path)
-    assert state(tmp_path / "run")["lr_schedulers"][0]["_last_lr"] == pytest.approx([1e-4 * 0.9**5])
+LINEAR = ["scheduler=linear", "scheduler.schedule.warmup=0"]  # to 0 after nine steps; six are done
+STEP_LR = "scheduler.schedule={_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 1, gamma: 0.5}"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("settings", "expected"),
+    [([], 1e-2), (LINEAR, 1e-2 / 3), ([STEP_LR, "scheduler.interval=epoch"], 2.5e-3)],
+    ids=["constant", "ours", "torch's"],
+)
+def test_a_changed_learning_rate_counts(settings: list[str], expected: float, tmp_path: Path) -> None:
+    words = [*RATES, *settings, "optim.lr=1e-3", "trainer.max_epochs=2", "hydra.run.dir=run"]
+    run("train.py", *words, cwd=tmp_path)
+    run("train.py", "resume=run", "optim.lr=1e-2", "trainer.max_epochs=3", cwd=tmp_path)
+    rates = [float(row["train/lr"]) for row in read_csv(tmp_path / "run" / "metrics.csv") if row.get("train/lr")]
+    assert len(rates) == 9 and rates[0] == pytest.approx(1e-3)
+    assert rates[6] == pytest.approx(expected, rel=1e-3)
+
+
+def test_some_settings_overridden(tmp_path: Path) -> None:
+    """As on the assignment's sheet: batch size and number of epochs."""
+    run("train.py", *SMALL, "optim.lr=3e-4", "hydra.run.dir=run", cwd=tmp_path)
+    run("train.py", "resume=run/checkpoints/last.ckpt", "data.batch_size=4", "trainer.max_epochs=2", cwd=tmp_path)
+    settings = read_checkpoint(tmp_path / "run" / "weights.pth")["run"]["settings"]
+    assert settings["optim"]["lr"] == 3e-4 and settings["data"]["batch_size"] == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    output = run("train.py", *SMALL, "ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=3", cwd=tmp_path)
+    assert "epoch 3/3" in output and "resuming" not in output  # Lightning's: the state, with the settings typed now
+
+
+def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
+    bad = ["model._target_=os.system", "+x=${oc.env:HOME}", "hydra.run.dir=/elsewhere", "logger.csv.save_dir=/elsewhere"]
+    checkpoint["run"]["overrides"] = ["optim.lr=3e-3", "experiment=fast", "data.hold_out=[t9,t27]", *bad]
+    torch.save(checkpoint, tmp_path / "alone.ckpt")
+    words = expand_resume([f"resume={tmp_path / 'alone.ckpt'}", "seed=3"])
+    assert words == ["optim.lr=3e-3", "experiment=fast", "data.hold_out=[t9,t27]", "seed=3", f"ckpt_path='{tmp_path / 'alone.ckpt'}'"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
     [
-        (["model=espcn"], "resume goes on with the same network"),
-        (["model.widths=[8,8]"], "resume goes on with the same network"),
-        (["scale=2"], "resume goes on with the same network"),
-        (["optim=sgd"], "resume goes on with the state of the same optimiser"),
-        (["init_from=x.ckpt"], "resume and init_from exclude each other"),
-        ([], "this run has done its 2 epochs"),
-        (["-m", "trainer.max_epochs=3,4"], "resume continues one run"),
+        (["resume=nothing.ckpt"], "nothing.ckpt: no such checkpoint"),
+        (["resume=auto"], "name it with hydra.run.dir"),
+        (["-m", "resume=x.ckpt", "seed=0,1"], "resume= is for one run"),
+        (["hydra.run.dir=/proc/run"], "hydra.run.dir=/proc/run: cannot be written"),
+        (["data.test=[nowhere]"], "no image set or folder 'nowhere'"),
+        (["optim=muon", "optim.lr=-1"], "lr=-1: must be a number, at least 0"),
+        (["init_from=broken.pth"], "broken.pth: not a checkpoint, or a damaged one"),
+        (["init_from=compact_x3"], "do not fit SRCNN"),
+        (["data.patch_size=600"], "data.patch_size=600: every training image is smaller"),
     ],
 )
-def test_resume_refuses(arguments: list[str], sentence: str, trained: Path, tmp_path: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in trained.rglob("*")}
-    output = run("train.py", f"resume={trained}/checkpoints/last.ckpt", *arguments, cwd=tmp_path, code=2)
-    assert sentence in output
-    assert not list(tmp_path.iterdir())
-    assert {path: path.stat().st_mtime_ns for path in trained.rglob("*")} == before
+def test_a_users_mistake_is_one_sentence(words: list[str], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 and no more")
+    assert expected in run("train.py", *SMALL, *words, cwd=tmp_path, code=2)
 
 
-def test_checkpoints_hold_plain_data(trained: Path) -> None:
-    """Nothing but tensors, dictionaries, lists, texts and numbers, so `weights_only=True` loads them; no `_target_`."""
+def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    content = bytearray(last.read_bytes())
+    content[len(content) // 2] ^= 1
+    last.write_bytes(content)
+    assert "last.ckpt: not a checkpoint, or a damaged one" in run("train.py", "resume=run", cwd=tmp_path, code=2)
 
-    def types(value: Any) -> set[type]:
-        if isinstance(value, dict):
-            return {type(value)} | {t for key, item in value.items() for t in types(key) | types(item)}
-        if isinstance(value, list | tuple):
-            return {type(value)} | {t for item in value for t in types(item)}
-        return {type(value)}
 
-    checkpoint = state(trained)
-    plain = {dict, list, tuple, str, int, float, bool, type(None), torch.Tensor}
-    assert {t.__name__ for t in types(checkpoint) - plain} <= {"OrderedDict"}
-    assert (checkpoint["network"], checkpoint["arguments"]["kernels"]) == ("SRCNN", [9, 1, 5])
-    saved = checkpoint["run"]
-    assert saved["classes"]["optim"] == "torch.optim.Adam"
-    assert "trainer.max_epochs=2" in saved["overrides"]
-    assert not any("_target_" in key for key in saved["values"])
-    assert not any(key.startswith(("trainer.accelerator", "data.root", "output_dir")) for key in saved["values"])
+def test_what_a_run_ships(trained: Path) -> None:
+    """The best weights by validation, tested; averaged ones where they are averaged."""
+    net, checkpoint = load_network(trained / "weights.pth")
+    best = read_checkpoint(trained / "checkpoints" / "best.ckpt")["state_dict"]
+    assert not differences({f"net.{key}": value for key, value in net.state_dict().items()}, best)
+    scores = json.loads((trained / "scores.json").read_text())
+    assert checkpoint["run"]["val_psnr"] == pytest.approx(scores["val_psnr"]) and checkpoint["run"]["steps"] == 6
