@@ -15,7 +15,7 @@ from tqdm import tqdm
 from srcnn.checkpoint import WEIGHTS
 from srcnn.errors import UserError
 from srcnn.files import is_image_name, replacing
-from srcnn.inference.image_file import MAX_PIXELS, WRITTEN, encode, format_of, read_file
+from srcnn.inference.image_file import MAX_PIXELS, WRITTEN, ImageFile, encode, format_of, read_file
 from srcnn.inference.tiles import enlarge_to
 from srcnn.nets import Network
 
@@ -38,42 +38,37 @@ def find_jobs(inputs: Sequence[str], output: str | None, label: str) -> dict[Pat
             return {paths[0]: into}
         if is_image_name(into):
             raise UserError(f"output={output}: one file for what may be many; name a folder")
-    jobs: dict[Path, Path] = {}
-    sources: dict[Path, Path] = {}  # by target
+    jobs: dict[Path, Path] = {}  # by target
     left_out = Counter[str]()
     for path in paths:
         root, folder, files = path.parent, into or path.parent, [path]
-        if len(paths) > 1 and _is_result(path):
-            files, left_out = [], left_out + Counter(["results of earlier runs"])
-        elif path.is_dir():
+        if path.is_dir():
             root = path if path.name not in ("", "..") else path.resolve()
             folder = into or root.with_name(f"{root.name}_{label}")
-            kinds = {file: _kind(file) for file in _walk(root, folder)}
-            files = [file for file in kinds if kinds[file] == "image"]
-            left_out += Counter(kind for kind in kinds.values() if kind != "image")
+            files = list(_walk(root, folder))
+        all_results = len(paths) > 1 and _is_result(path)
         for source in files:
-            is_written = format_of(source) in WRITTEN
-            name = f"{source.stem}_{label}{source.suffix}" if is_written else f"{source.name}_{label}.png"
-            jobs[source] = target = folder / source.relative_to(root).with_name(name)
-            if sources.setdefault(target, source) != source:
-                raise UserError(f"{source}: its result would be {target}, as that of {sources[target]}; rename it")
+            if source != path and not is_image_name(source):
+                left_out[source.suffix.lower() or "without ending"] += 1
+            elif all_results or (source != path and _is_result(source)):
+                left_out["results of earlier runs"] += 1
+            else:
+                is_written = format_of(source) in WRITTEN
+                name = f"{source.stem}_{label}{source.suffix}" if is_written else f"{source.name}_{label}.png"
+                target = folder / source.relative_to(root).with_name(name)
+                if jobs.setdefault(target, source) != source:
+                    raise UserError(f"{source}: its result would be {target}, as that of {jobs[target]}; rename it")
     if left_out:
         print("left out:", ", ".join(f"{n} {kind}" for kind, n in sorted(left_out.items())), file=sys.stderr)
     if not jobs:
         raise UserError(f"no image files to enlarge in {' '.join(inputs)}")
-    return jobs
+    return {source: target for target, source in jobs.items()}
 
 
 def _is_result(path: Path) -> bool:
     """Whether it is called as the result of what lies beside it: photo_x3.jpg, photo.gif_x3.png, photos_w1920."""
     original = re.sub(r"(?<=.)_(x\d|[wh]\d+)(?=(\.\w+)?$)", "", path.name)
     return original != path.name and any(path.with_name(name).exists() for name in (original, Path(original).stem))
-
-
-def _kind(path: Path) -> str:
-    if not is_image_name(path):
-        return path.suffix.lower() or "without ending"
-    return "results of earlier runs" if _is_result(path) else "image"
 
 
 def _walk(root: Path, output: Path) -> Iterator[Path]:
@@ -92,17 +87,12 @@ def _walk(root: Path, output: Path) -> Iterator[Path]:
 
 
 def enlarge_files(
-    net: Network,
-    jobs: Mapping[Path, Path],
-    overwrite: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    width: int | None = None,
-    height: int | None = None,
+    net: Network, jobs: Mapping[Path, Path], overwrite: bool = False, max_pixels: int = MAX_PIXELS, **sides: int
 ) -> tuple[Counter[str], str]:
     """Do the jobs; returns counts of images, and a line about them.
 
-    width, height  of the results, one of them, instead of `net.scale` times larger ones
-    counts         enlarged, there already, skipped; and compressed: JPEGs of a quality below 90
+    sides   width or height of the results, instead of `net.scale` times larger ones
+    counts  enlarged, there already, skipped; and compressed: JPEGs of a quality below 90
 
     An error is printed, and the next image done; it is raised where there is a single job, or no room on the disk.
     """
@@ -119,19 +109,17 @@ def enlarge_files(
                     counts["there already"] += 1
                     continue
                 image = read_file(source, max_pixels)
-                rows, columns = image.planes.shape[1:]
-                ratio = width / columns if width else height / rows if height else net.scale
-                size = height or max(1, round(rows * ratio)), width or max(1, round(columns * ratio))
+                rows, columns = _size(image, net.scale, **sides)
                 is_same = image.format in WRITTEN and source.suffix == target.suffix  # whatever the ending says
                 kind = str(image.format) if is_same else format_of(target)
                 with replacing(target) as temporary:
-                    for sides in ((size[0], 1), (1, size[1])):  # rather refused now than when it is computed
-                        encode(target, replace(image, planes=image.planes[:, :1, :1].expand(-1, *sides)), kind)
-                    temporary.write_bytes(encode(target, enlarge_to(net, image, size, advance), kind))
+                    for strip in ((rows, 1), (1, columns)):  # rather refused now than when it is computed
+                        encode(target, replace(image, planes=image.planes[:, :1, :1].expand(-1, *strip)), kind)
+                    temporary.write_bytes(encode(target, enlarge_to(net, image, (rows, columns), advance), kind))
                 counts["enlarged"] += 1
                 counts["compressed"] += image.quality < 90
                 several += [source.name] * image.is_first
-                last = f"{target}, {size[1]}x{size[0]}"
+                last = f"{target}, {columns}x{rows}"
             except UserError as error:
                 if len(jobs) == 1 or getattr(error.__cause__, "errno", None) == errno.ENOSPC:
                     raise
@@ -146,6 +134,13 @@ def enlarge_files(
     kinds = {"there already (overwrite=true makes them again)": counts["there already"], "skipped": counts["skipped"]}
     line = [f"{counts['enlarged']} of {len(jobs)} images enlarged", *(f"{n} {kind}" for kind, n in kinds.items() if n)]
     return counts, f"{', '.join(line)}; in {os.path.commonpath([target.parent for target in jobs.values()]) or '.'}"
+
+
+def _size(image: ImageFile, scale: int, width: int = 0, height: int = 0) -> tuple[int, int]:
+    """Rows and columns of a result; without width and height `scale` times those of the image."""
+    rows, columns = image.planes.shape[1:]
+    ratio = width / columns or height / rows or scale
+    return height or max(1, round(rows * ratio)), width or max(1, round(columns * ratio))
 
 
 def hint_at_camera(compressed: int, scale: int, degradation: str) -> None:

@@ -125,25 +125,24 @@ def for_inference(net: Network) -> Network:
     """A network that computes the same in less time, but for a float's last bits: an SRCNN on a CPU as FastSRCNN."""
     if isinstance(net, SelfEnsemble):
         return SelfEnsemble(for_inference(net.net))
-    if type(net) is SRCNN and net.conv1.padding_mode == "replicate" and net.conv1.weight.device.type == "cpu":
-        return FastSRCNN(cast(SRCNN, net.for_inference()))
-    return net.for_inference()
+    faster = net.for_inference()
+    on_cpu = all(parameter.device.type == "cpu" for parameter in net.parameters())
+    is_known = type(net) is SRCNN and net.conv1.padding_mode == "replicate" and net.conv2.kernel_size == (1, 1)
+    return FastSRCNN(cast(SRCNN, faster)) if is_known and on_cpu else faster
 
 
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
     """The image `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
-    planes = image.planes
-    if image.mode == "CMYK":
-        sr = super_resolve(net, planes[:, None], progress=progress)[:, 0]
-    elif image.mode.endswith("A"):
+    colour, has_alpha = image.planes, image.mode.endswith("A")
+    if has_alpha:
         radius = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
         colour = _spread(
-            planes[:-1], planes[-1:], radius + 2
+            colour[:-1], colour[-1:], radius + 2
         )  # all that an SR pixel looks at; alpha grows by 2 as well
-        alpha = super_resolve(Bicubic(net.scale), planes[None, -1:])[0]
-        sr = torch.cat([super_resolve(net, colour[None], progress=progress)[0], alpha])
-    else:
-        sr = super_resolve(net, planes[None], progress=progress)[0]
+    batch = colour[:, None] if image.mode == "CMYK" else colour[None]
+    sr = super_resolve(net, batch, progress=progress).flatten(0, 1)
+    if has_alpha:
+        sr = torch.cat([sr, super_resolve(Bicubic(net.scale), image.planes[None, -1:])[0]])
     return replace(image, planes=sr)
 
 
