@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -35,8 +36,9 @@ class MetricsCSV(CSVLogger):
         self.purge_step = purge_step or 0
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
-        if self._experiment is None and rank_zero_only.rank == 0:
+        if self._experiment is None:
             path = Path(self.save_dir, "metrics.csv")
             rows = read_csv(path) if self.purge_step and path.is_file() else []
             super().experiment.metrics = [row for row in rows if int(row["step"]) < self.purge_step]

@@ -13,9 +13,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from srcnn.report.page import curves, figure, write_page
+from srcnn.report.page import curves, write_page
 from srcnn.report.plots import Line, colours, plot
-from srcnn.report.scores import align, write_csv
+from srcnn.report.scores import align, figure, write_csv
 
 
 class SweepTable(Callback):
@@ -80,7 +80,7 @@ def _settings(run: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 def over_seeds(runs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> list[tuple[str, int, dict[str, str]]]:
     """Of runs that differ in their seed alone, two or more: their settings, number, and PSNR as "mean ± deviation"."""
-    groups: dict[str, list[dict[str, float | None]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault(_settings(run, [key for key in varied if key != "seed"]), []).append(run["psnr"])
     rows = []

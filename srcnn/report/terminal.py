@@ -31,16 +31,15 @@ def machine(trainer: L.Trainer) -> dict[str, Any]:
 class Banner(L.Callback):
     """Prints, when training begins, network, data, recipe, length, device, precision and folder, a line each.
 
-    As far as they are known: network and data may be anybody's.
+    Of data that is not a `SRDataModule` only the class is known.
     """
 
     @rank_zero_only
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        data, net, loss = trainer.datamodule, getattr(pl_module, "net", pl_module), getattr(pl_module, "loss", None)
+        data, net, loss = trainer.datamodule, pl_module.net, pl_module.loss
         (optimizer, *_), steps = trainer.optimizers, trainer.estimated_stepping_batches
-        lines = {"network": f"{type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"}
-        if hasattr(net, "scale"):
-            lines["network"] += f", x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}"
+        kind = f"{type(net).__name__} x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}"
+        lines = {"network": f"{kind}, {net.parameter_count:,} parameters"}
         lines["data"] = type(data or trainer.train_dataloader).__name__
         epochs = steps * trainer.accumulate_grad_batches / trainer.num_training_batches
         lines["training"] = f"{steps:,} steps in {-(-epochs // 1):,.0f} epochs"
