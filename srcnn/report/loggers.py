@@ -91,7 +91,8 @@ class Crops(L.Callback):
         shown = {f"val/{getattr(batch, 'name', batch_idx)}: bicubic, network, ground truth": crops}
         first = next((layer.weight for layer in pl_module.modules() if isinstance(layer, nn.Conv2d)), None)
         if first is not None and batch_idx == 0 and first.shape[1] in (1, 3):
-            filters = first.detach().float().cpu() / first.abs().max().clamp(min=1e-12) / 2 + 0.5
+            filters = first.detach().float().cpu()
+            filters = filters / filters.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12) / 2 + 0.5
             shown["weights/first_layer"] = F.pad(filters, (1, 1, 1, 1), value=1)
         for tag, images in shown.items():  # every pixel a square, at the step that the PSNR is logged at
             large = images.expand(-1, 3, -1, -1).repeat_interleave(3, 2).repeat_interleave(3, 3)

@@ -61,12 +61,13 @@ def rank(folder: Path, words: Sequence[str]) -> None:
         curves=curves({r["name"]: folder / r["name"] / "metrics.csv" for r in runs}, "val/psnr", "Validation PSNR, dB"),
         command=["python", "train.py", "-m", *words],
     )
-    settings = [_settings(run, varied) for run in runs]
-    rows = [{"run": run["name"], **run["psnr"], "settings": text} for run, text in zip(runs, settings, strict=True)]
-    write_csv(folder / "sweep.csv", rows)
-    print(f"\nsweep of {len(runs)} runs, ranked by PSNR (dB) on the validation images")
-    table = [["run", *columns], *([run["name"], *(figure(run["psnr"].get(name)) for name in columns)] for run in runs)]
-    print(*map("  ".join, zip(align(table), ["settings", *settings], strict=True)), sep="\n")
+    bicubic = {name: mean["bicubic_psnr"] for run in runs for name, mean in run["mean"].items()}
+    rows = [*((run["name"], run["psnr"], _settings(run, varied)) for run in runs), ("bicubic", bicubic, "")]
+    write_csv(folder / "sweep.csv", [{"run": name, **psnr, "settings": settings} for name, psnr, settings in rows])
+    print(f"\nsweep of {len(runs)} runs, ranked by PSNR (dB, protocol {runs[0]['protocol']}) on the validation images")
+    table = [["run", *columns], *([name, *(figure(psnr.get(key)) for key in columns)] for name, psnr, _ in rows)]
+    for line, (*_, settings) in zip(align(table), [("settings",), *rows], strict=True):
+        print(f"{line}  {settings}".rstrip())
     print("\nmean ± standard deviation over seeds (dB)" if seeds else "")
     for text, count, figures in seeds:
         print(f"{text}: {count} runs\n    {', '.join(f'{name} {value}' for name, value in figures.items())}")
