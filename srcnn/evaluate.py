@@ -12,6 +12,7 @@ Prints a table per set and writes report.html, scores.csv, scores.json and compa
 or output=.
 """
 
+import re
 import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,6 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from PIL import Image
 from torch import Tensor
 
 from srcnn import report
@@ -33,6 +33,7 @@ from srcnn.data.samples import Sample, read_pairs, read_sets
 from srcnn.errors import UserError, check_choice
 from srcnn.files import list_images, read_image
 from srcnn.image import as_float, to_uint8
+from srcnn.inference.image_file import write_image
 from srcnn.inference.tiles import super_resolve
 from srcnn.launch import CONFIGS, command, device_of
 from srcnn.metrics import find_protocol
@@ -64,16 +65,15 @@ def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
         for lr, hr, name, image_set, _ in samples:
             scores.append((image_set, name, protocol.evaluate(upscale, lr.to(device), hr, net.channels)))
             if with_images:
-                (folder / image_set).mkdir(parents=True, exist_ok=True)
-                pixels = to_uint8(upscale(as_float(lr).to(device)))[0].permute(1, 2, 0).cpu().numpy()
-                Image.fromarray(pixels.squeeze()).save(folder / image_set / f"{name}_x{scale}.png")
+                sr = to_uint8(upscale(as_float(lr).to(device)))[0].cpu()
+                write_image(folder / image_set / f"{name}_x{scale}.png", sr)
         log = next(filter(Path.is_file, [parent / "metrics.csv" for parent in path.absolute().parents[:2]]), None)
         results.append(report.network_result(net, scores, facts | {"checkpoint": str(path)}, checkpoint["run"], log))
     for name in _as_list(cfg.get("sr")):
         images = read_results(Path(name), samples, scale)
         scores = [(s.image_set, s.name, protocol.compare(images[s.name], s.lr, s.hr)) for s in samples]
         found = {"network": Path(name).name, "scale": scale, **facts, "checkpoint": name}
-        results.append(report.TestResult(found, scores, lambda sample, images=images: as_float(images[sample.name])))
+        results.append(report.TestResult(found, scores, partial(_lookup, images)))
     report.write(folder, results, samples, [word for word in sys.argv[1:] if not word.startswith("output=")])
     if with_images:
         print(f"images      {folder}")
@@ -81,12 +81,14 @@ def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
 
 def test_images(cfg: Any, runs: Sequence[Mapping[str, Any]], scale: int) -> tuple[list[Sample], str]:
     """The images that the settings name, or else the first run's, and how their LR images are made."""
-    data: Any = {"test": ["pairs"]} if cfg.data == "pairs" else OmegaConf.to_container(cfg.data, resolve=True)
+    data: Any = OmegaConf.to_container(cfg.data, resolve=True)
     trained = runs[0].get("settings", {}).get("data", {}) if runs else {}
     hr, lr = data.get("test_hr") or cfg.get("hr"), data.get("test_lr")
+    sets = _as_list(cfg.get("hr") or data["test"] or trained.get("test") or "Set5")
     if lr and hr:
         return read_pairs(hr, lr, scale), "as given"
-    sets = _as_list(hr or data["test"] or trained.get("test") or "Set5")
+    if lr or data.get("test_hr") or ("pairs" in sets and not trained):
+        raise UserError("pairs of your own: name both folders, data.test_hr= and data.test_lr=")
     degradations = {
         made.describe(): made for made in (_degradation(cfg.degradation, run, sets) for run in runs or [{}])
     }
@@ -118,23 +120,27 @@ def _degradation(name: str | None, run: Mapping[str, Any], sets: Sequence[str]) 
 
 
 def read_results(folder: Path, samples: Sequence[Sample], scale: int) -> dict[str, Tensor]:
-    """Of every test image its SR image in a folder, of that name or with x3 or _x3 behind it: uint8, of HR's size."""
+    """Of every test image its SR image in a folder, of that name, perhaps with x3 or _x3 behind it: uint8, cropped."""
     if not folder.is_dir():
         raise UserError(f"sr={folder}: no such folder")
     files = {unicodedata.normalize("NFC", path.stem): path for path in list_images(folder)}
+    files = {re.sub(rf"(_?x{scale})+$", "", stem): path for stem, path in files.items()} | files
     images = {}
     for sample in samples:
         name, (height, width) = unicodedata.normalize("NFC", sample.name), sample.hr.shape[-2:]
-        path = next((files[n] for n in (name, f"{name}x{scale}", f"{name}_x{scale}") if n in files), None)
-        if path is None:
+        if name not in files:
             raise UserError(f"sr={folder}: has no image of {sample.name}")
-        image = read_image(path)[None]
+        image = read_image(files[name])[None]
         if not (0 <= image.shape[-2] - height < scale and 0 <= image.shape[-1] - width < scale):
             raise UserError(
-                f"{path}: {image.shape[-1]}x{image.shape[-2]} pixels, where HR at x{scale} has {width}x{height}"
+                f"{files[name]}: {image.shape[-1]}x{image.shape[-2]} pixels, where HR at x{scale} has {width}x{height}"
             )
         images[sample.name] = image[..., :height, :width]
     return images
+
+
+def _lookup(images: Mapping[str, Tensor], sample: Sample) -> Tensor:
+    return as_float(images[sample.name])
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -142,6 +148,9 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def main() -> None:
+    sys.argv = [
+        "data.test=[pairs]" if word == "data=pairs" else word for word in sys.argv
+    ]  # as it is typed for train.py
     command(evaluate, "evaluate")
 
 

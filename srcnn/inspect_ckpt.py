@@ -6,12 +6,11 @@ python -m srcnn.inspect_ckpt CKPT --json    the same for a program
 
 import argparse
 import json
-import shutil
+import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-
-import yaml  # type: ignore[import-untyped]
 
 from srcnn.checkpoint import find_checkpoint, load_network
 from srcnn.errors import UserError
@@ -27,30 +26,35 @@ def describe(path: Path) -> dict[str, Any]:
     facts["layers"] = {name: "x".join(map(str, value.shape)) for name, value in net.state_dict().items()}
     if kind == "run":
         groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]
-        best = [found.get("best_model_score") for found in checkpoint["callbacks"].values() if found.get("monitor")]
+        best = [found["best_model_score"] for found in checkpoint["callbacks"].values() if found.get("monitor")]
         facts |= {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"]}
         facts |= {"learning_rates": [float(group["lr"]) for group in groups], "best_scores": list(map(float, best))}
         facts["averaged_weights"] = "current_model_state" in checkpoint
     return facts | checkpoint["run"]
 
 
-def show(facts: dict[str, Any]) -> str:
-    """The facts as YAML to read, an object in a line; nothing in it that a terminal would obey."""
-    figures = {key: f"{facts[key]:,}" for key in ("bytes", "parameters", "multiply_adds_1280x720")}
-    options: Any = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
-    return yaml.safe_dump(_in_a_line(facts | figures), width=max(40, shutil.get_terminal_size().columns), **options)
+def lines(facts: Mapping[str, Any], indent: str = "") -> Iterator[str]:
+    """The facts to read, an object of the settings in a line; nothing in them that a terminal would obey."""
+    for key, value in facts.items():
+        if (
+            isinstance(value, dict)
+            and any(isinstance(part, dict) for part in value.values())
+            and "_target_" not in value
+        ):
+            yield f"{indent}{key}:"
+            yield from lines(value, indent + "  ")
+        else:
+            yield "".join(c if c.isprintable() else repr(c)[1:-1] for c in f"{indent}{key}: {_in_a_line(value)}")
 
 
-def _in_a_line(value: Any) -> Any:
-    """Settings with every object as it would be made: Adam(lr=0.0001)."""
+def _in_a_line(value: Any) -> str:
+    """A value as one types it; an object as it would be made: Adam(lr=0.0001)."""
     if isinstance(value, list):
-        return f"[{', '.join(map(str, map(_in_a_line, value)))}]"
+        return f"[{', '.join(map(_in_a_line, value))}]"
     if not isinstance(value, dict):
-        return value
-    shown = {key: _in_a_line(part) for key, part in value.items() if not key.startswith("_")}
-    if "_target_" not in value:
-        return shown
-    return f"{str(value['_target_']).rpartition('.')[2]}({', '.join(f'{key}={part}' for key, part in shown.items())})"
+        return f"{value:,}" if type(value) is int else "null" if value is None else str(value)
+    parts = ", ".join(f"{key}={_in_a_line(part)}" for key, part in value.items() if not key.startswith("_"))
+    return f"{value['_target_'].rpartition('.')[2]}({parts})" if value.get("_target_") else parts
 
 
 def main() -> None:
@@ -60,12 +64,11 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         facts = describe(find_checkpoint(arguments.checkpoint))
-        print(json.dumps(facts, indent=2, ensure_ascii=False) if arguments.json else show(facts), flush=True)
+        print(json.dumps(facts, indent=2) if arguments.json else "\n".join(lines(facts)), flush=True)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.code)
+        sys.exit(print(f"error: {error}", file=sys.stderr) or error.code)
     except BrokenPipeError:  # as of `… | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
@@ -35,8 +36,9 @@ class MetricsCSV(CSVLogger):
         self.purge_step = purge_step or 0
 
     @property
+    @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
-        if self._experiment is None and rank_zero_only.rank == 0:
+        if self._experiment is None:
             path = Path(self.save_dir, "metrics.csv")
             rows = read_csv(path) if self.purge_step and path.is_file() else []
             super().experiment.metrics = [row for row in rows if int(row["step"]) < self.purge_step]
@@ -89,7 +91,8 @@ class Crops(L.Callback):
         shown = {f"val/{getattr(batch, 'name', batch_idx)}: bicubic, network, ground truth": crops}
         first = next((layer.weight for layer in pl_module.modules() if isinstance(layer, nn.Conv2d)), None)
         if first is not None and batch_idx == 0 and first.shape[1] in (1, 3):
-            filters = first.detach().float().cpu() / first.abs().max().clamp(min=1e-12) / 2 + 0.5
+            filters = first.detach().float().cpu()
+            filters = filters / filters.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12) / 2 + 0.5
             shown["weights/first_layer"] = F.pad(filters, (1, 1, 1, 1), value=1)
         for tag, images in shown.items():  # every pixel a square, at the step that the PSNR is logged at
             large = images.expand(-1, 3, -1, -1).repeat_interleave(3, 2).repeat_interleave(3, 3)

@@ -1,7 +1,6 @@
 """Pages: HTML that holds all it needs, and opens from disk without a network."""
 
 import io
-import math
 import platform
 import shlex
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
@@ -19,7 +18,7 @@ from srcnn.files import replacing
 from srcnn.image import to_uint8
 from srcnn.report.panels import Comparison
 from srcnn.report.plots import GRAY, Line, colours, data_address, plot
-from srcnn.report.scores import notes, read_csv
+from srcnn.report.scores import figure, notes, read_csv
 
 _MOST_SIDE = 560  # pixels of an image on a page; of a larger one a part is shown
 
@@ -50,7 +49,8 @@ def curves(logs: Mapping[str, Path | None], metric: str, title: str) -> list[tup
 
     The first run is on top, bicubic below if it is the same for all.
     """
-    lines, bicubic = [], set()
+    lines: list[Line] = []
+    bicubic: set[float] = set()
     for (name, path), colour in zip(logs.items(), colours(len(logs)), strict=True):
         rows = read_csv(path) if path and path.is_file() else []
         points = [(float(row["step"]) + 1, float(row[metric])) for row in rows if row.get(metric)]
@@ -58,13 +58,9 @@ def curves(logs: Mapping[str, Path | None], metric: str, title: str) -> list[tup
         lines[:0] = [Line(name, points, colour)] if points else []
     if len(bicubic) == 1 and lines:
         steps = [step for line in lines for step, _ in line.points]
-        lines.insert(0, Line("bicubic", [(step, *bicubic) for step in (min(steps), max(steps))], GRAY, ":"))
+        level = [(step, min(bicubic)) for step in (min(steps), max(steps))]
+        lines.insert(0, Line("bicubic", level, GRAY, ":"))
     return [(title, plot(lines, "step", title, labels=len(logs) < 7))] if lines else []
-
-
-def figure(value: float | None, form: str = ".2f") -> str:
-    """A figure to show; a dash for one that is not known."""
-    return "–" if value is None or math.isnan(value) else format(value, form).replace("inf", "∞")
 
 
 def duration(seconds: float) -> str:

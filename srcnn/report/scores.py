@@ -100,14 +100,22 @@ def table(networks: Networks) -> str:
         rows = [["image", "bicubic", *networks, *([] if others else ["gain"])]]
         columns = [[*n["images"][image_set].values(), n["mean"][image_set]] for n in networks.values()]
         for image, *found in zip([*images, "mean"], *columns, strict=True):
-            cells = [f"{found[0]['bicubic_psnr']:.2f}  {found[0]['bicubic_ssim']:.4f}"]
-            cells += [f"{one['psnr']:.2f}  {one['ssim']:.4f}" for one in found]
+            pairs = [
+                (found[0]["bicubic_psnr"], found[0]["bicubic_ssim"]),
+                *((one["psnr"], one["ssim"]) for one in found),
+            ]
+            cells = [f"{figure(psnr)}  {figure(ssim, '.4f')}" for psnr, ssim in pairs]
             short = image if len(image) <= 28 else f"{image[:13]}…{image[-14:]}"
-            rows.append([short, *cells, *([] if others else [f"{found[0]['gain']:+.2f}"])])
+            rows.append([short, *cells, *([] if others else [figure(found[0]["gain"], "+.2f")])])
         conditions = f"protocol {first['protocol']}, LR {first['degradation']}"
         lines.append(f"{image_set} x{first['scale']}: PSNR (dB) and SSIM on luma, {conditions}")
         lines += [*align(rows), *notes(networks, image_set), ""]
     return "\n".join(lines[:-1])
+
+
+def figure(value: float | None, form: str = ".2f") -> str:
+    """A figure to show; a dash for one that is not known."""
+    return "–" if value is None or math.isnan(value) else format(value, form).replace("inf", "∞")
 
 
 def align(rows: Sequence[Sequence[str]]) -> list[str]:

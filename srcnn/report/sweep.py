@@ -13,9 +13,9 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from srcnn.report.page import curves, figure, write_page
+from srcnn.report.page import curves, write_page
 from srcnn.report.plots import Line, colours, plot
-from srcnn.report.scores import align, write_csv
+from srcnn.report.scores import align, figure, write_csv
 
 
 class SweepTable(Callback):
@@ -61,12 +61,13 @@ def rank(folder: Path, words: Sequence[str]) -> None:
         curves=curves({r["name"]: folder / r["name"] / "metrics.csv" for r in runs}, "val/psnr", "Validation PSNR, dB"),
         command=["python", "train.py", "-m", *words],
     )
-    settings = [_settings(run, varied) for run in runs]
-    rows = [{"run": run["name"], **run["psnr"], "settings": text} for run, text in zip(runs, settings, strict=True)]
-    write_csv(folder / "sweep.csv", rows)
-    print(f"\nsweep of {len(runs)} runs, ranked by PSNR (dB) on the validation images")
-    table = [["run", *columns], *([run["name"], *(figure(run["psnr"].get(name)) for name in columns)] for run in runs)]
-    print(*map("  ".join, zip(align(table), ["settings", *settings], strict=True)), sep="\n")
+    bicubic = {name: mean["bicubic_psnr"] for run in runs for name, mean in run["mean"].items()}
+    rows = [*((run["name"], run["psnr"], _settings(run, varied)) for run in runs), ("bicubic", bicubic, "")]
+    write_csv(folder / "sweep.csv", [{"run": name, **psnr, "settings": settings} for name, psnr, settings in rows])
+    print(f"\nsweep of {len(runs)} runs, ranked by PSNR (dB, protocol {runs[0]['protocol']}) on the validation images")
+    table = [["run", *columns], *([name, *(figure(psnr.get(key)) for key in columns)] for name, psnr, _ in rows)]
+    for line, (*_, settings) in zip(align(table), [("settings",), *rows], strict=True):
+        print(f"{line}  {settings}".rstrip())
     print("\nmean ± standard deviation over seeds (dB)" if seeds else "")
     for text, count, figures in seeds:
         print(f"{text}: {count} runs\n    {', '.join(f'{name} {value}' for name, value in figures.items())}")
@@ -80,7 +81,7 @@ def _settings(run: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 def over_seeds(runs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> list[tuple[str, int, dict[str, str]]]:
     """Of runs that differ in their seed alone, two or more: their settings, number, and PSNR as "mean ± deviation"."""
-    groups: dict[str, list[dict[str, float | None]]] = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault(_settings(run, [key for key in varied if key != "seed"]), []).append(run["psnr"])
     rows = []

@@ -1,6 +1,7 @@
 """What a run prints while it trains: what it is, and how far it has come."""
 
 import logging
+import math
 import sys
 import time
 import warnings
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from srcnn.launch import device_name
+from srcnn.losses import PSNRLoss
 from srcnn.report.page import duration
 
 # Lightning's tips, and its warnings about what is so on purpose here.
@@ -31,19 +33,18 @@ def machine(trainer: L.Trainer) -> dict[str, Any]:
 class Banner(L.Callback):
     """Prints, when training begins, network, data, recipe, length, device, precision and folder, a line each.
 
-    As far as they are known: network and data may be anybody's.
+    Of data that is not a `SRDataModule` only the class is known.
     """
 
     @rank_zero_only
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        data, net, loss = trainer.datamodule, getattr(pl_module, "net", pl_module), getattr(pl_module, "loss", None)
-        (optimizer, *_), steps = trainer.optimizers, trainer.estimated_stepping_batches
-        lines = {"network": f"{type(net).__name__}, {sum(p.numel() for p in net.parameters()):,} parameters"}
-        if hasattr(net, "scale"):
-            lines["network"] += f", x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}"
+        data, net, loss = trainer.datamodule, pl_module.net, pl_module.loss
+        steps, schedule, made = trainer.estimated_stepping_batches, pl_module.schedule, pl_module.hparams["optimizer"]
+        kind = f"{type(net).__name__} x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}"
+        lines = {"network": f"{kind}, {net.parameter_count:,} parameters"}
         lines["data"] = type(data or trainer.train_dataloader).__name__
         epochs = steps * trainer.accumulate_grad_batches / trainer.num_training_batches
-        lines["training"] = f"{steps:,} steps in {-(-epochs // 1):,.0f} epochs"
+        lines["training"] = f"{steps:,} steps in {math.ceil(epochs)} epochs" if steps < math.inf else "without end"
         if patches := getattr(data, "patches", None):
             lines["data"] = f"{len(patches.images)} images of {data.train}, {len(data.validation)} more to validate on"
             lines["LR"] = f"{data.degradation.describe()}; test on {', '.join(data.test)}"
@@ -51,9 +52,15 @@ class Banner(L.Callback):
             lines["left out"] = ", ".join(f"{count} images {why}" for why, count in left_out.items() if count)
             side = (patches.side - 2 * net.margin) * patches.scale
             lines["training"] += f", batches of {patches.batch_size} patches {side}x{side}"
-        unit = f" ({loss.unit})" if hasattr(loss, "unit") else ""
-        rate = optimizer.param_groups[0].get("initial_lr", optimizer.param_groups[0]["lr"])
-        lines["recipe"] = f"{type(loss).__name__}{unit}, {type(optimizer).__name__} at {rate:g}"
+        recipe = [
+            type(loss).__name__ + (" in dB" if isinstance(loss, PSNRLoss) else ""),
+            type(trainer.optimizers[0]).__name__,
+        ]
+        if isinstance(made, dict) and "lr" in made:  # what Lightning has restored may be another
+            recipe[1] += f" at {made['lr']:g}"
+        if schedule is not None:
+            recipe.append(getattr(schedule, "shape", getattr(schedule, "func", type(schedule)).__name__))
+        lines["recipe"] = ", ".join(map(str, recipe))
         lines["device"] = device_name(trainer.strategy.root_device)
         lines |= {"precision": f"{trainer.precision}", "folder": f"{trainer.default_root_dir}"}
         print(*(f"{name:<10}{text}" for name, text in lines.items() if text), sep="\n", flush=True)
@@ -87,15 +94,16 @@ class Progress(TQDMProgressBar):
         self.begin, self.first = time.monotonic(), trainer.global_step
 
     @rank_zero_only
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         super().on_train_epoch_end(trainer, pl_module)
         seconds, done, known = time.monotonic() - self.begin, trainer.global_step - self.first, trainer.callback_metrics
         left = seconds / max(1, done) * (trainer.estimated_stepping_batches - trainer.global_step)
         parts = [f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else "")]
-        parts += [f"loss {known['train/loss']:.4g}"] if "train/loss" in known else []
+        if "train/loss" in known:
+            parts.append(f"loss {known['train/loss']:.4g}{' dB' * isinstance(pl_module.loss, PSNRLoss)}")
         if "val/psnr" in known:
             parts.append(f"PSNR {known['val/psnr']:.2f} dB (bicubic {known['val/psnr_bicubic']:.2f})")
-        parts.append(duration(seconds) + (f", {duration(left)} left" if 0 < left < float("inf") else ""))
+        parts.append(duration(seconds) + (f", {duration(left)} left" if 0 < left < math.inf else ""))
         tqdm.write("  ".join(parts))
         sys.stdout.flush()
 
