@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from srcnn.check import check
+from srcnn import check
 from srcnn.checkpoint import load_network, save_weights
 from srcnn.errors import UserError
 from srcnn.image import bicubic_up, shave
