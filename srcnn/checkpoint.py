@@ -33,7 +33,8 @@ def find_checkpoint(ckpt_path: str | os.PathLike | None, scale: int | None = Non
         raise UserError(f"scale={scale}: no weights are shipped for it; name a ckpt_path, or for a size width=")
     path = Path(name)
     if path.is_dir():
-        return next(filter(Path.is_file, (path / "weights.pth", path / "checkpoints" / "best.ckpt")), path)
+        files = [path / "weights.pth", path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"]
+        return next(filter(Path.is_file, files), path)
     return path if path.exists() else shipped.get(name, path)
 
 
@@ -56,10 +57,10 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
             reason = f"holds an object of {code[1]}, and no code is run from a file; save the network's state_dict()"
             raise UserError(f"{path}: {reason}") from error
         raise UserError(f"{path}: not a checkpoint, or a damaged one; is there another beside it?") from error
-    if not isinstance(checkpoint, dict) or "network" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("network"), str):
         nested = [checkpoint.get(key) for key in _NESTED] if isinstance(checkpoint, dict) else []
         checkpoint = {"state_dict": next(filter(_is_state_dict, [checkpoint, *nested]), None)}
-    if not _is_state_dict(checkpoint["state_dict"]):
+    if not _is_state_dict(checkpoint.get("state_dict")):
         raise UserError(f"{path}: holds no network's weights")
     run = checkpoint.get("run")
     return {**checkpoint, "run": run if isinstance(run, dict) and is_plain(run) else {}}

@@ -1,4 +1,4 @@
-"""Compact against the published description of SRVGGNetCompact, and as files that other programs open."""
+"""Compact against the published description of SRVGGNetCompact."""
 
 from pathlib import Path
 
@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.export import export
-from srcnn.nets import Compact
 from srcnn.checkpoint import load_network, save_weights
-from srcnn.launch import parse
+from srcnn.nets import FSRCNN, Compact
 
 
 @pytest.mark.parametrize(("scale", "width", "depth"), [(2, 16, 8), (3, 24, 10), (4, 64, 16)])
@@ -29,8 +27,8 @@ def test_compact_is_the_published_one(scale: int, width: int, depth: int) -> Non
         shapes |= {f"body.{2 * layer + 1}.weight": (width,)}
     last, planes = 2 * depth + 2, 3 * scale**2
     shapes |= {f"body.{last}.weight": (planes, width, 3, 3), f"body.{last}.bias": (planes,)}
-    assert {key: tuple(value.shape) for key, value in state.items()} == shapes
-    assert list(state) == list(shapes)
+    assert [(key, tuple(value.shape)) for key, value in state.items()] == list(shapes.items())
+    assert all(state[f"body.{2 * layer + 1}.weight"].eq(0.25).all() for layer in range(depth + 1))
 
     def published(x: Tensor) -> Tensor:
         y = x
@@ -48,30 +46,25 @@ def test_compact_is_the_published_one(scale: int, width: int, depth: int) -> Non
         torch.testing.assert_close(net(lr), published(lr), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("net_type", [Compact, FSRCNN])
+def test_a_fixed_slope_is_a_prelu_in_a_file(net_type: type[Compact | FSRCNN], tmp_path: Path) -> None:
+    """Its weights have the keys and slopes of learned ones, and either kind of network computes the same with them."""
+    fixed, learned = (net_type(3, init="published", slope=slope) for slope in (0.1, None))
+    learned.load_state_dict(fixed.state_dict())
+    slopes = [value for key, value in learned.named_parameters() if value.ndim == 1 and "bias" not in key]
+    assert all(slope.detach().allclose(torch.tensor(0.1)) for slope in slopes)
+    assert {slope.shape for slope in slopes} <= {(16,), (56,), (12,)}
+    lr = torch.rand(1, 3, 9, 8) - 0.5
+    for mode in (torch.enable_grad, torch.no_grad):  # PReLU computes otherwise where it learns
+        with mode():
+            torch.testing.assert_close(learned(lr), fixed(lr), atol=1e-6, rtol=0)
+    save_weights(tmp_path / "w.pth", fixed, {})
+    loaded, checkpoint = load_network(tmp_path / "w.pth")
+    assert checkpoint["arguments"]["slope"] == 0.1 and torch.equal(loaded(lr), fixed(lr))
+
+
 def test_an_lr_image_lies_within_0_and_1() -> None:
     """Floating point leaves that beside sharp edges, as 8 bits, trained on, do not."""
     net, lr = Compact(init="published"), torch.rand(1, 3, 8, 8) * 3 - 1
     assert torch.equal(net(lr), net(lr.clamp(0, 1)))
     assert not torch.equal(net(lr), net.body(lr))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_exported_compact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bare .pth has the published keys and nothing else; ONNX computes the same at any size."""
-    monkeypatch.chdir(tmp_path)
-    arguments = {"scale": 2, "width": 8, "depth": 2, "init": "published"}
-    net = Compact(**arguments)
-    save_weights("weights.pth", net, arguments, {})
-    assert load_network("weights.pth")[0].state_dict().keys() == net.state_dict().keys()
-
-    export(parse("export", ["ckpt_path=weights.pth", "format=pth", "output=bare.pth"]))
-    bare = torch.load("bare.pth", weights_only=True)
-    assert [key for key in bare if key.endswith("weight")] == [f"body.{layer}.weight" for layer in range(7)]
-    assert all(torch.equal(bare[key], value) for key, value in net.state_dict().items())
-
-    onnxruntime = pytest.importorskip("onnxruntime")
-    export(parse("export", ["ckpt_path=weights.pth", "format=onnx", "output=net.onnx"]))
-    lr = torch.rand(1, 3, 9, 14)
-    (sr,) = onnxruntime.InferenceSession("net.onnx").run(None, {"lr": lr.numpy()})
-    with torch.no_grad():
-        torch.testing.assert_close(torch.from_numpy(sr), net(lr), atol=1e-5, rtol=0)

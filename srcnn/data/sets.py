@@ -8,6 +8,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import pooch
+from filelock import FileLock
 from tqdm import tqdm
 
 from srcnn.errors import UserError
@@ -140,14 +141,21 @@ def _fetch(image_set: ImageSet, name: str, folder: Path) -> Path:
 def _fetch_archive(url: str, folder: Path) -> list[Path]:
     """The images of a zip archive in `folder`, which appears when all are there."""
     downloader, unpacked = pooch.HTTPDownloader(timeout=30, progressbar=True), folder.with_name(f".{folder.name}.part")
-    archive = Path(pooch.retrieve(url, None, f".{folder.name}.zip", folder.parent, downloader=downloader))
-    unzip = pooch.Unzip(extract_dir=unpacked.name)
-    files = [Path(name) for name in unzip(str(archive), "download", None)]
-    for path in filter(is_image_name, files):
-        path.rename(unpacked / path.name)  # out of whatever folder it is in
-    for path in unpacked.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-    unpacked.rename(folder)
-    archive.unlink()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):  # of processes that start together one downloads
+        if folder.is_dir() and (paths := list_images(folder)):
+            return paths
+        archive = Path(pooch.retrieve(url, None, f".{folder.name}.zip", folder.parent, downloader=downloader))
+        try:
+            files = pooch.Unzip(extract_dir=unpacked.name)(str(archive), "download", None)
+        except BadZipFile:
+            archive.unlink()  # or it would be taken for the archive again
+            raise
+        for path in filter(is_image_name, map(Path, files)):
+            path.rename(unpacked / path.name)  # out of whatever folder it is in
+        for path in unpacked.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+        unpacked.rename(folder)
+        archive.unlink()
     return list_images(folder)
