@@ -15,10 +15,10 @@ import srcnn
 from srcnn.data.leaves import dead_leaves
 from srcnn.errors import UserError
 from srcnn.export import export
-from srcnn.web.page import write
 from srcnn.inference.image_file import to_pillow
+from srcnn.launch import CONFIGS, settings
 from srcnn.nets import EDSR, ESPCN, FSRCNN, SRCNN, VDSR, Compact, Network
-from srcnn.launch import parse
+from srcnn.web.page import write
 
 # Narrow and shallow, for seconds instead of minutes; each kind of operation in the zoo is there once.
 NETS = {
@@ -102,7 +102,7 @@ def test_every_network_as_in_torch(net_name: str, name: str, browser: Any, tmp_p
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of compact_x3, by the command."""
     path = tmp_path_factory.mktemp("page") / "compact.html"
-    export(parse("export", ["ckpt_path=compact_x3", "format=html", f"output={path}"]))
+    export(settings(CONFIGS / "export.yaml", ["ckpt_path=compact_x3", "format=html", f"output={path}"]))
     return path
 
 

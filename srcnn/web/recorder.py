@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from srcnn.errors import UserError
 from srcnn.image import bicubic_up, symmetric_pad
-from srcnn.nets.base import as_convolution
+from srcnn.nets.fsrcnn import as_convolution
 
 Operation = dict[str, Any]
 _PAD_MODES = {"constant": "zeros", "replicate": "replicate", "reflect": "reflect"}  # torch's name: ours
