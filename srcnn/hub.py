@@ -37,13 +37,10 @@ def find_model(source: str | os.PathLike) -> Path:
 
 
 def read_model(path: Path) -> dict[str, Any]:
-    """A .safetensors file as `srcnn.checkpoint.read_checkpoint` returns one; UserError for a damaged file."""
-    try:
-        with safe_open(path, "pt") as file:
-            facts, weights = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        described = {key: json.loads(facts.get(key, "{}")) for key in ("arguments", "run")}
-    except Exception as error:  # of safetensors or json, depending on which byte is wrong
-        raise UserError(f"{path}: not a safetensors file, or a damaged one") from error
+    """A .safetensors file as `srcnn.checkpoint.read_checkpoint` returns one; some exception for a damaged file."""
+    with safe_open(path, "pt") as file:
+        facts, weights = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    described = {key: json.loads(facts.get(key, "{}")) for key in ("arguments", "run")}
     return {"state_dict": weights} | ({"network": facts["network"], **described} if "network" in facts else {})
 
 
@@ -59,7 +56,7 @@ def write_folder(folder: Path, net: Network, facts: Mapping[str, str]) -> None:
 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"output={folder}: exists already; name a new folder")
-    run, config = json.loads(facts["run"]), {**facts, "arguments": net.arguments, "library_name": "srcnn"}
+    run, config = json.loads(facts["run"]), {**facts, "scale": net.scale, "arguments": net.arguments}
     del config["run"]
     template = Environment(undefined=ChainableUndefined, trim_blocks=True).from_string(_CARD.read_text("utf-8"))
     card = template.render(facts, name=folder.resolve().name, parameters=net.parameter_count, run=run)

@@ -4,11 +4,12 @@ import http.server
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -95,48 +96,34 @@ def test_a_folder_for_the_hub(folder: Path) -> None:
     with pytest.raises(UserError, match="exists already; name a new folder"):
         export_as("format=hub", f"output={folder}")
     (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-9])
-    with pytest.raises(UserError, match="not a safetensors file, or a damaged one"):
+    with pytest.raises(UserError, match="not a checkpoint, or a damaged one"):
         srcnn.load(str(folder))
 
 
-@pytest.fixture
-def hub(folder: Path) -> Iterator[str]:
-    """The address of a server that has the folder as owner/net."""
+class Hub(http.server.SimpleHTTPRequestHandler):
+    """Files with the headers of the hub."""
 
-    class Hub(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            owner, _, file = self.path.partition("/resolve/main/")
-            if owner != "/owner/net":
-                return self.send_error(404)
-            content = (folder / file).read_bytes()
-            self.send_response(200)
-            for key, value in {"Content-Length": len(content), "ETag": '"1"', "X-Repo-Commit": "0" * 40}.items():
-                self.send_header(key, str(value))
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        do_HEAD = do_GET  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    def end_headers(self) -> None:
+        self.send_header("ETag", '"1"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        super().end_headers()
 
 
-def test_a_network_from_the_hub(hub: str, tmp_path: Path) -> None:
+def test_a_network_from_the_hub(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
-    environment = {**os.environ, "HF_ENDPOINT": hub, "HF_HOME": str(tmp_path / "cache")}
-
-    def load(address: str) -> str:
-        code = f"import srcnn\ntry: print(srcnn.load('{address}').arguments)\nexcept ValueError as error: print(error)"
-        return subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True).stdout
-
-    assert load("hf://owner/net") == f"{srcnn.load('compact_x3').arguments}\n"
-    assert load("hf://owner/other").startswith("hf://owner/other: cannot be downloaded (")
+    shutil.copytree(folder, tmp_path / "site" / "owner" / "net" / "resolve" / "main")
+    handler = partial(Hub, directory=str(tmp_path / "site"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path / "cache")}
+        for address, answer in {
+            "hf://owner/net": f"{srcnn.load('compact_x3').arguments}\n",
+            "hf://owner/other": "hf://owner/other: cannot be downloaded (",
+        }.items():
+            code = f"import srcnn\ntry: print(srcnn.load('{address}').arguments)\nexcept ValueError as e: print(e)"
+            done = subprocess.run([sys.executable, "-c", code], env=os.environ | hub, capture_output=True, text=True)
+            assert done.stdout.startswith(answer), done
+        server.shutdown()
 
 
 def test_what_cannot_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
