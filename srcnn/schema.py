@@ -99,7 +99,7 @@ def _property(values: Sequence[Any], hints: Sequence[Any], comments: Mapping[str
     if types <= {"null"}:
         return schema
     if "string" not in types:
-        schema["pattern"] = r"^\$\{"  # an interpolation
+        schema |= {"pattern": r"^\$\{", "patternErrorMessage": f"must be {' or '.join(sorted(types))}, or ${{…}}"}
     return schema | {"type": sorted({*types, "string"})} | ({"items": {"type": items}} if items else {})
 
 
@@ -124,7 +124,7 @@ def _types(hint: Any, of_items: bool = False) -> set[str]:
 
 def main() -> None:
     """Write the schema, and its line into the YAML files that lack it."""
-    (CONFIGS / "schema.json").write_text(json.dumps(generate(), indent=1) + "\n", encoding="utf-8")
+    (CONFIGS / "schema.json").write_text(json.dumps(generate(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for path in CONFIGS.rglob("*.yaml"):
         place, name = ("", path.stem) if path.parent == CONFIGS else ("../", path.parent.name)
         line = f"# yaml-language-server: $schema={place}schema.json#/definitions/{name}\n"
