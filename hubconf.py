@@ -1,6 +1,6 @@
 """torch.hub.load("OWNER/REPOSITORY", "srcnn", weights="srcnn_x3"): a network in eval mode, its weights included."""
 
-dependencies = ["torch", "numpy", "PIL"]
+dependencies = ["torch", "numpy", "PIL", "safetensors"]
 
 
 def srcnn(weights: str | None = None, scale: int | None = None):

@@ -3,10 +3,11 @@
     python -m benchmarks.inference [--rounds 5] [--size 1280x720 3840x2160] [--weights srcnn_x3 compact_x3]
                                                                      pip install -e ".[export]"
 
-`srcnn.inference.tiles.super_resolve` of `net.for_inference()` against `net(lr)` and against the network's body in ONNX Runtime
-with its default settings, fed with what the body takes. SR sizes, random pixels. Seconds: the median of some rounds in
-alternation in one process, and their range; "x ONNX": the median ratio of a round. Memory: what the peak of a process
-of its own rises by during one call, the output included. `differ`: 8-bit values unlike the plain module's, of all.
+`srcnn.inference.tiles`, as predict.py uses it, against `net(lr)` and against the network's body in ONNX Runtime with
+its default settings, fed with what the body takes. SR sizes, random pixels. Seconds: the median of some rounds in
+alternation in one process, and their range; "x ONNX": the median ratio of a round. Memory: by how much the peak of a
+process that does nothing else rises during one call, the output included. `differ`: 8-bit values unlike the plain
+module's, of all.
 """
 
 import argparse
@@ -26,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.table import show
-from srcnn.image import to_uint8
-from srcnn.nets import Network
 from srcnn.checkpoint import load_network
-from srcnn.inference.tiles import super_resolve
+from srcnn.image import to_uint8
+from srcnn.inference.tiles import for_inference, super_resolve
+from srcnn.nets import Network
 
 Contender = Callable[[Tensor], Tensor]
 
@@ -46,7 +47,7 @@ class Body(nn.Module):
 def onnx_runtime(net: Network) -> Contender:
     import onnxruntime
 
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not there
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     height, width = torch.export.Dim("height", min=32), torch.export.Dim("width", min=32)
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "body.onnx")
@@ -64,8 +65,8 @@ def onnx_runtime(net: Network) -> Contender:
 
 def contender(name: str, weights: str) -> Contender:
     net, _ = load_network(weights)
-    fast = net.for_inference()
-    if name == "upscale":
+    fast = for_inference(net)
+    if name == "srcnn":
         return lambda lr: super_resolve(fast, lr)
     return net if name == "plain module" else onnx_runtime(net)
 
@@ -109,7 +110,7 @@ def main() -> None:
         print(json.dumps(peak_rise(arguments.memory_of, arguments.weights[0], arguments.size[0])))
         return
     has_onnx = find_spec("onnxruntime") and find_spec("onnxscript")
-    names = ["plain module", "upscale"] + ["ONNX Runtime"] * bool(has_onnx)
+    names = ["plain module", "srcnn"] + ["ONNX Runtime"] * bool(has_onnx)
     rows = []
     for weights in arguments.weights:
         contenders = {name: contender(name, weights) for name in names}

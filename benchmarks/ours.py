@@ -1,53 +1,64 @@
-"""Our contender: `experiment=fast` through Lightning, as train.py runs it but for validation, logs and checkpoints."""
+"""Our contender: a recipe through Lightning, as train.py runs it but for validation, logs and checkpoints."""
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
+from statistics import fmean
 from typing import Any
 
 import lightning as L
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import Tensor
 
 from srcnn.data.datamodule import SRDataModule
-from srcnn.data.sources import read_pair
+from srcnn.data.samples import read_samples, set_images
+from srcnn.image import quantize
+from srcnn.launch import CONFIGS
 from srcnn.lit_module import SuperResolution
 from srcnn.metrics import PROTOCOLS
-from srcnn.run import CONFIGS
-from srcnn.run.make import make, plain
-from srcnn.run.options import make_optimizer, make_schedule
-from srcnn.run.precision import best_precision
-from srcnn.inference.tiles import device_of
+from srcnn.nets import Network
 
 
-def fast(settings: list[str]) -> tuple[DictConfig, SRDataModule]:
-    """The recipe with `settings` laid over it, and its data, read, with a fresh network in `data.net`."""
+def prepare(settings: Sequence[str]) -> tuple[DictConfig, SuperResolution, SRDataModule]:
+    """The settings of a run, its module with a fresh network, and its data, read."""
     with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        cfg = compose("train", ["experiment=fast", "output_dir=none", *settings])
-    if cfg.trainer.precision == "auto":
-        cfg.trainer.precision, _ = best_precision(device_of(cfg.trainer.accelerator))
+        cfg = compose("train", [*settings])
     L.seed_everything(cfg.seed, verbose=False)
-    net = make("model", cfg.model, scale=cfg.scale)
-    data = make("data", cfg.data, net, make("degradation", cfg.degradation), seed=cfg.seed)
-    data.load()
-    return cfg, data
+    data = instantiate(cfg.data, _convert_="all")
+    data.setup()
+    return cfg, fresh_module(cfg), data
 
 
-def training_pairs(data: SRDataModule) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each training image as what the network's body takes, float, and as the HR it should give, uint8."""
-    for name, source in data.training.items():
-        hr, _ = read_pair(source, data.net.scale, data.degradation)
-        lr = data.degradation(hr.expand(3, -1, -1), data.net.scale, name, 0)
-        with torch.no_grad():
-            yield data.net.preprocess(lr[None].float() / 255)[0], hr.expand(3, -1, -1)
+def fresh_module(cfg: DictConfig) -> SuperResolution:
+    """A module as train.py makes it."""
+    loss, optimizer, schedule = (instantiate(part, _convert_="all") for part in (cfg.loss, cfg.optim, cfg.scheduler))
+    return SuperResolution(instantiate(cfg.model), loss, optimizer, **schedule, protocol=cfg.protocol)
 
 
-def fit(cfg: DictConfig, data: SRDataModule, **options: Any) -> None:
-    """Train `data.net`, with `options` for the Trainer."""
+def fit(cfg: DictConfig, module: SuperResolution, data: SRDataModule, **options: Any) -> None:
+    """Train the module, with `options` for the Trainer."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    quiet |= {"enable_model_summary": False, "limit_val_batches": 0}
-    loss = make("loss", cfg.loss)
-    optimizer = make_optimizer(cfg.optim, data.net, loss)
-    schedule = make_schedule(cfg.scheduler.schedule, optimizer)
-    module = SuperResolution(data.net, PROTOCOLS[cfg.protocol], loss, optimizer, schedule, cfg.scheduler.interval)
-    L.Trainer(**(plain(cfg.trainer) | quiet | options)).fit(module, data)
+    instantiate(cfg.trainer, **(quiet | {"limit_val_batches": 0} | options)).fit(module, data)
+
+
+def psnr(net: Network, data: SRDataModule) -> float:
+    """Mean PSNR in dB on the data's test images, protocol authors."""
+    device = next(net.parameters()).device
+    with torch.no_grad():
+        scores = [
+            PROTOCOLS["authors"].evaluate(net.upscale, sample.lr.to(device), sample.hr, net.channels, with_ssim=False)
+            for sample in data.testing
+        ]
+    return fmean(score.psnr for score in scores)
+
+
+def training_pairs(net: Network, data: SRDataModule) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each training image as what the network's body takes, float, and as the HR it should give, uint8."""
+    left_out = {*data.exclude, *(sample.name for sample in data.validation)}
+    images = {name: image for name, image in set_images(data.train, data.root).items() if name not in left_out}
+    for sample in read_samples(images, data.train, data.train, net.scale, data.degradation):
+        with torch.no_grad():
+            yield net.preprocess(quantize(sample.lr).expand(-1, 3, -1, -1))[0], sample.hr[0].expand(3, -1, -1)

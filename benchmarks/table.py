@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from srcnn import __version__
-from srcnn.report.terminal import device_name
-from srcnn.run.precision import cpu_features
+from srcnn.launch import device_name
 
 FOLDER = Path(__file__).parent / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -85,7 +84,8 @@ def _vectors() -> str:
     """The widest instructions that the processor has for what a network computes, and what oneDNN is held to."""
     if limit := os.environ.get("ONEDNN_MAX_CPU_ISA"):
         return f"held to {limit.lower()}"
-    features = cpu_features() or set()
+    info = Path("/proc/cpuinfo")
+    features = set(info.read_text().split()) if info.exists() else set()
     return next((name for name in ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd") if name in features), "")
 
 

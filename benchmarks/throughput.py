@@ -18,13 +18,13 @@ import lightning as L
 import torch
 from omegaconf import DictConfig
 
-from benchmarks.ours import fast, fit, training_pairs
+from benchmarks.ours import fit, fresh_module, prepare, training_pairs
 from benchmarks.table import DEVICE, matrix_rate, show, synchronize
 from benchmarks.usual import BATCH, PATCH, Usual
-from srcnn.data.datamodule import SRDataModule
-from srcnn.nets import SRCNN
 from srcnn.callbacks import EMA
-from srcnn.run.precision import best_precision
+from srcnn.data.datamodule import SRDataModule
+from srcnn.launch import best_precision
+from srcnn.nets import SRCNN
 
 WARMUP = 10  # steps
 
@@ -49,7 +49,8 @@ def ours(cfg: DictConfig, data: SRDataModule, precision: str, pixels: int) -> Ca
 
     def run() -> float:
         watch = Stopwatch()
-        fit(cfg, data, callbacks=[EMA(0.998), watch], max_steps=steps, max_epochs=-1, precision=precision)
+        callbacks = [EMA(0.998), watch]
+        fit(cfg, fresh_module(cfg), data, callbacks=callbacks, max_steps=steps, max_epochs=-1, precision=precision)
         return (steps - WARMUP) * batch / watch.seconds
 
     return run
@@ -90,9 +91,9 @@ def main() -> None:
     parser.add_argument("--mpixel", type=float, default=4, help="a round and contender")
     arguments = parser.parse_args()
     pixels = int(arguments.mpixel * 1e6)
-    few = pixels if best_precision(DEVICE)[0] == "bf16-mixed" else pixels // 10
-    cfg, data = fast(arguments.settings)
-    pairs = list(training_pairs(data))
+    few = pixels if best_precision() == "bf16-mixed" else pixels // 10
+    cfg, module, data = prepare(["experiment=fast", *arguments.settings])
+    pairs = list(training_pairs(module.net, data))
     side = cfg.data.patch_size
     contenders = {
         "usual loop": (usual(Usual(pairs, DEVICE), pixels), flop(PATCH, True) / PATCH**2, torch.float32),

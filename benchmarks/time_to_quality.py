@@ -12,21 +12,18 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean
 from typing import Any, cast
 
 import lightning as L
 import torch
 
-from benchmarks.ours import fast, fit, training_pairs
+from benchmarks.ours import fit, prepare, psnr, training_pairs
 from benchmarks.table import show
 from benchmarks.usual import Usual
-from srcnn.data.datamodule import SRDataModule
-from srcnn.metrics import PROTOCOLS
-from srcnn.nets import Network
-from srcnn.report import plots
-from srcnn.report.plots import Line
 from srcnn.callbacks import EMA
+from srcnn.data.datamodule import SRDataModule
+from srcnn.nets import Network
+from srcnn.report.plots import COLOURS, GRAY, Line, plot
 
 PAPER = 32.39  # dB, after 8e8 back-propagations: SRCNN 9-1-5 on Y, TPAMI 2016
 BICUBIC = 30.39
@@ -48,13 +45,12 @@ class Clock:
         self.seconds += time.perf_counter() - start
 
     def score(self, net: Network) -> None:
-        images = [sample.hr[None].to(next(net.parameters()).device).float() / 255 for sample in self.data.testing]
-        psnr = fmean(PROTOCOLS["authors"].score(net, image, with_ssim=False).psnr for image in images)
-        self.curve.append((self.seconds, psnr))
+        found = psnr(net, self.data)
+        self.curve.append((self.seconds, found))
         for goal in GOALS:
-            if psnr >= goal:
+            if found >= goal:
                 self.reached.setdefault(goal, self.seconds)
-        print(f"{self.name:<24} {self.seconds:7.1f} s  {psnr:.3f} dB", flush=True)
+        print(f"{self.name:<24} {self.seconds:7.1f} s  {found:.3f} dB", flush=True)
 
 
 class Turns(L.Callback):
@@ -99,43 +95,37 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.draw:
         return draw(arguments.draw)
-    cfg, data = fast(arguments.settings)
+    cfg, module, data = prepare(["experiment=fast", *arguments.settings])
     average = EMA(cfg.callbacks.ema.decay)
     ours, usual = Clock("experiment=fast", data), Clock("usual recipe", data)
-    pairs = list(training_pairs(data))
+    pairs = list(training_pairs(module.net, data))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     turns = Turns(ours, usual, Usual(pairs, device), average, arguments.turn)
-    fit(cfg, data, callbacks=[average, turns])
+    fit(cfg, module, data, callbacks=[average, turns])
     while usual.seconds < arguments.usual_seconds and GOALS[-1] not in usual.reached:
         go_on(usual, turns.contender, usual.seconds + max(arguments.turn, usual.seconds / 20))
     rows = [
         {
             "contender": clock.name,
             **{f"s to {goal} dB": clock.reached.get(goal) for goal in GOALS},
-            "best dB": max(psnr for _, psnr in clock.curve),
+            "best dB": max(found for _, found in clock.curve),
             "of s": clock.seconds,
         }
         for clock in (ours, usual)
     ]
-    curves = {clock.name: [[round(s, 2), round(psnr, 3)] for s, psnr in clock.curve] for clock in (ours, usual)}
+    curves = {clock.name: [[round(s, 2), round(dB, 3)] for s, dB in clock.curve] for clock in (ours, usual)}
     draw(show("time_to_quality", rows, settings=arguments.settings, curves=curves))
 
 
 def draw(results: Path) -> None:
     """The curves of a JSON file, from bicubic on, as docs/time_to_quality.svg, with the paper's figure across."""
     found = json.loads(results.read_text())
-    curves = {
-        name: [(second, psnr) for second, psnr in curve if psnr >= BICUBIC] for name, curve in found["curves"].items()
-    }
+    curves = {name: [(s, dB) for s, dB in curve if dB >= BICUBIC] for name, curve in found["curves"].items()}
     seconds = [second for curve in curves.values() for second, _ in curve]
-    across = [(min(seconds), PAPER), (max(seconds), PAPER)]
-    lines = [Line(f"the paper's {PAPER}", across, "soft")]
-    lines += [
-        Line(f"{name}: {max(psnr for _, psnr in curve):.2f}", curve, style)
-        for (name, curve), style in zip(curves.items(), ("c0", "c1"), strict=True)
-    ]
-    style = (Path(plots.__file__).parent / "templates" / "plot.css").read_text(encoding="utf-8")
-    svg = plots.plot(lines, "seconds of training", "PSNR on Set5 ×3, dB", log_x=True, labels=True, style=style)
+    lines = [Line(f"the paper's {PAPER}", [(min(seconds), PAPER), (max(seconds), PAPER)], GRAY, "--")]
+    for (name, curve), colour in zip(curves.items(), COLOURS, strict=False):
+        lines.append(Line(f"{name}: {max(dB for _, dB in curve):.2f}", curve, colour))
+    svg = plot(lines, "seconds of training", "PSNR on Set5 ×3, dB", log_x=True, labels=True)
     Path("docs/time_to_quality.svg").write_text(svg + "\n", encoding="utf-8")
 
 

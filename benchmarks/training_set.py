@@ -27,8 +27,8 @@ from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
 from srcnn.data.sources import ImagePath, Source
 from srcnn.files import list_images
+from srcnn.image import as_float, shave
 from srcnn.inference.image_file import write_image
-from srcnn.image import shave
 from srcnn.nets import SRCNN
 from srcnn.optim import Muon
 
@@ -58,15 +58,16 @@ def measure(folder: Path) -> dict[str, Any]:
     net = SRCNN(init="identity").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     start = time.perf_counter()
     packed = pack(sources(folder), 3, Bicubic())
-    patches = Patches(packed, net, patch_size=36, batch_size=16, random=True)
+    patches = Patches(packed, patch_size=36, margin=net.margin, batch_size=16, random=True)
     patches.batch(0)
     opened = time.perf_counter() - start
     optimizer = Muon(net, lr=1e-4)
 
     def step(number: int) -> None:
-        x, hr = patches.batch(number)
+        lr, hr = (as_float(crops) for crops in patches.batch(number))
         optimizer.zero_grad()
-        F.mse_loss(net.body_of_crop(x), shave(hr, net.train_border)).backward()
+        sr = net.valid(lr)
+        F.mse_loss(sr, shave(hr, (hr.shape[-1] - sr.shape[-1]) // 2)).backward()
         optimizer.step()
 
     def milliseconds(work: Any) -> float:

@@ -1,15 +1,16 @@
 """What do the shipped networks score, and what do they cost?
 
-    python -m benchmarks.zoo
+    python -m benchmarks.zoo            all, written into docs/zoo.md
+    python -m benchmarks.zoo NAME ...   these alone, printed
 
 Of every network in srcnn/weights but those for camera images: parameters; multiply-adds, milliseconds and memory for an
-output of 1280x720 on the CPU (the median of five, of `super_resolve` with `for_inference()`; memory as in
-benchmarks.inference); PSNR and SSIM on Set5 and Set14 under both protocols; seconds of training and the seed. Beside
-them figures as published. Writes the table into docs/zoo.md.
+output of 1280x720 on the CPU (the median of five, as predict.py computes it; memory as in benchmarks.inference); PSNR
+and SSIM on Set5 and Set14 under both protocols; seconds of training and the seed. Beside them figures as published.
 """
 
 import os
 import re
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,13 +21,13 @@ import torch
 
 from benchmarks.inference import memory, picture
 from benchmarks.table import show
+from srcnn.checkpoint import WEIGHTS, load_network
 from srcnn.data.degrade import Bicubic
 from srcnn.data.samples import read_sets
+from srcnn.inference.tiles import for_inference, super_resolve
+from srcnn.launch import device_name
 from srcnn.metrics import PROTOCOLS, mean_score
 from srcnn.nets import Network
-from srcnn.report.terminal import device_name
-from srcnn.checkpoint import WEIGHTS, load_network
-from srcnn.inference.tiles import super_resolve
 
 PAGE = Path(__file__).parents[1] / "docs" / "zoo.md"
 SIZE = "1280x720"
@@ -49,16 +50,17 @@ PUBLISHED = [
 
 def scores(net: Network, protocol: str) -> dict[str, str]:
     """Set -> PSNR / SSIM."""
-    found = {}
+    found, evaluate = {}, PROTOCOLS[protocol].evaluate
     for name in SETS:
         samples = read_sets([name], os.environ.get("SRCNN_DATA", "data"), net.scale, Bicubic())
-        mean = mean_score([PROTOCOLS[protocol].score(net, sample.hr[None].float() / 255, True) for sample in samples])
+        with torch.inference_mode():
+            mean = mean_score([evaluate(net.upscale, sample.lr, sample.hr, net.channels) for sample in samples])
         found[name] = f"{mean.psnr:.2f} / {mean.ssim:.4f}".replace("/ 0.", "/ .")
     return found
 
 
 def milliseconds(net: Network) -> float:
-    fast, lr, times = net.for_inference(), picture(SIZE), []
+    fast, lr, times = for_inference(net), picture(SIZE), []
     for _ in range(6):
         start = time.perf_counter()
         super_resolve(fast, lr)
@@ -69,7 +71,7 @@ def milliseconds(net: Network) -> float:
 def row(weights: str) -> dict[str, Any]:
     net, checkpoint = load_network(weights)
     run = checkpoint["run"]
-    values = run.get("values", {})
+    settings = run.get("settings") or run.get("values", {})
     authors, basicsr = scores(net, "authors"), scores(net, "basicsr")
     return {
         "weights": f"`{weights}`",
@@ -77,11 +79,11 @@ def row(weights: str) -> dict[str, Any]:
         "parameters": f"{net.parameter_count:,}",
         "multiply-adds": f"{net.multiply_adds() / 1e9:.1f} G",
         "ms": round(milliseconds(net)),
-        "MB": round(memory("upscale", weights, SIZE)),
+        "MB": round(memory("srcnn", weights, SIZE)),
         **authors,
         **{f"{name}, basicsr": score for name, score in basicsr.items()},
         "seconds": f"{run['seconds']:,.0f}",
-        "seed": values.get("seed", 0) if isinstance(values, dict) else 0,
+        "seed": settings.get("seed", 0),
     }
 
 
@@ -92,6 +94,9 @@ def markdown(rows: Iterable[dict[str, Any]]) -> str:
 
 
 def main() -> None:
+    if sys.argv[1:]:
+        print(markdown(row(name) for name in sys.argv[1:]))
+        return
     names = [path.stem for path in WEIGHTS.glob("*.pth") if "camera" not in path.stem]
     rows = [row(name) for name in sorted(names, key=lambda name: (name[-1], name))]
     show("zoo", rows)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from srcnn.errors import UserError
 from srcnn.files import replacing
+from srcnn.hub import find_model, read_model
 from srcnn.nets import NETWORKS, Network
 
 WEIGHTS = Path(__file__).parent / "weights"  # what we trained and ship
@@ -26,12 +27,15 @@ _NESTED = ("params_ema", "params", "state_dict", "model_state_dict", "model")  #
 
 
 def find_checkpoint(ckpt_path: str | os.PathLike | None, scale: int | None = None) -> Path:
-    """A checkpoint's path: a file, a run's folder, or the name of shipped weights; None is Compact of that scale."""
+    """A checkpoint's path: a file, a run's folder, one of the hub's or "hf://owner/name", or a name of shipped weights.
+
+    None is Compact of that scale.
+    """
     shipped = {path.stem: path for path in sorted(WEIGHTS.glob("*.pth"))}
     name = str(ckpt_path or f"compact_x{scale or 3}")
     if ckpt_path is None and name not in shipped:
         raise UserError(f"scale={scale}: no weights are shipped for it; name a ckpt_path, or for a size width=")
-    path = Path(name)
+    path = find_model(name)
     if path.is_dir():
         files = [path / "weights.pth", path / "checkpoints" / "best.ckpt", path / "checkpoints" / "last.ckpt"]
         return next(filter(Path.is_file, files), path)
@@ -49,7 +53,8 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     try:
         if zipfile.is_zipfile(path) and zipfile.ZipFile(path).testzip():  # torch would not look at the checksums
             raise ValueError("a checksum is wrong")
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        is_hubs = path.suffix == ".safetensors"
+        checkpoint = read_model(path) if is_hubs else torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:  # torch raises nearly anything, OSError too, depending on which byte is wrong

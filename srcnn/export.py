@@ -1,13 +1,14 @@
-"""Take a network out of Python, or out of this project, in a file that says what it is.
+"""Write a network for other programs, in a file that says what it is.
 
     python -m srcnn.export format=onnx                        our x3 network as compact_x3.onnx, for ONNX Runtime
     python -m srcnn.export ckpt_path=CKPT format=pt2 output=net.pt2
     python -m srcnn.export ckpt_path=CKPT format=html         a page that enlarges photographs in any browser, offline
+    python -m srcnn.export ckpt_path=CKPT format=hub          a folder for the Hugging Face hub, with a model card
     python -m srcnn.export ckpt_path=CKPT format=safetensors  the weights alone; format=pth: as a bare state_dict
 
-onnx and pt2 (torch.export) hold the whole network, the enlargement included, for any height and width: float32 RGB
-(or Y) in [0, 1], [1, C, H, W] -> [1, C, scale*H, scale*W]. Each, and html, is compared with torch on three sizes before
-the file is put in place.
+onnx and pt2 (torch.export) hold the whole network, the enlargement included, for any batch, height and width: float32
+RGB (or Y) in [0, 1], [N, C, H, W] -> [N, C, scale*H, scale*W]. Each, and html, is compared with torch on three sizes
+before the file is put in place.
 """
 
 import io
@@ -25,49 +26,53 @@ from torch import Tensor
 from torch.export import Dim
 
 from srcnn import __version__
+from srcnn.checkpoint import find_checkpoint, load_network
 from srcnn.errors import UserError, check_choice
 from srcnn.files import replacing
-from srcnn.nets import Network
-from srcnn.checkpoint import find_checkpoint, load_network, run_of
+from srcnn.hub import write_folder, write_model
 from srcnn.launch import command
+from srcnn.nets import Network
 
-_SIZES = ((17, 23), (48, 31), (64, 64))  # compared; none is the one exported with
+Facts = Mapping[str, str]  # what a file says of itself
+_SIZES = ((1, 17, 23), (3, 48, 31), (1, 64, 64))  # batch, height and width of the comparison; not those of the export
 _TOLERANCE = 1e-5
-_DYNAMIC = ({2: Dim("height", min=4), 3: Dim("width", min=4)},)
+_DYNAMIC = ({0: Dim("batch"), 2: Dim("height", min=4), 3: Dim("width", min=4)},)
 
 
 def export(cfg: DictConfig) -> None:
     """Write the network of cfg.ckpt_path as cfg.format."""
-    check_choice("format", cfg.format, tuple(FORMATS))
+    check_choice("format", cfg.format, (*FORMATS, "hub"))
     net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     source = find_checkpoint(cfg.ckpt_path, cfg.scale)
-    target = Path(cfg.output or f"{source.stem}.{cfg.format}")
+    target = Path(cfg.output or source.stem + f".{cfg.format}".removesuffix(".hub"))
     if target.resolve() == source.resolve():
         raise UserError(f"output={target} is the checkpoint itself: name another file")
     facts = {"network": type(net).__name__, "scale": str(net.scale), "color": {3: "rgb", 1: "y"}[net.channels]}
-    facts |= {"srcnn": __version__, "arguments": json.dumps(checkpoint.get("arguments", {}))}
-    facts |= {"run": json.dumps(run_of(source, checkpoint))}
+    facts |= {"srcnn": __version__, "license": cfg.license, "arguments": json.dumps(net.arguments)}
+    facts |= {"run": json.dumps(checkpoint["run"])}
+    if cfg.format == "hub":
+        write_folder(target, net, facts)
+        print(f"{target}: a folder for the Hugging Face hub; read its README.md before you upload it")
+        return
     with replacing(target) as temporary:
         worst = FORMATS[cfg.format](net, temporary, facts)
     found = "" if worst is None else f", within {worst:.1g} of torch"
     print(f"{target}  {target.stat().st_size:,} bytes{found}")
 
 
-def _to_onnx(net: Network, path: Path, facts: Mapping[str, str]) -> float:
+def _to_onnx(net: Network, path: Path, facts: Facts) -> float:
     onnxruntime = _imported("onnxruntime", "onnxscript")
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not there
-    example = (torch.rand(1, net.channels, 24, 32),)
-    program: Any = torch.onnx.export(
-        net, example, input_names=["lr"], output_names=["sr"], dynamic_shapes=_DYNAMIC, verbose=False
-    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
+    names: dict[str, Any] = {"input_names": ["lr"], "output_names": ["sr"]}
+    program: Any = torch.onnx.export(net, _example(net), **names, dynamic_shapes=_DYNAMIC, verbose=False)
     program.model.metadata_props.update(facts)
     program.save(str(path), external_data=False)
     session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return _compare(lambda lr: torch.from_numpy(session.run(None, {"lr": lr.numpy()})[0]), net)
 
 
-def _to_pt2(net: Network, path: Path, facts: Mapping[str, str]) -> float:
-    program = torch.export.export(net, (torch.rand(1, net.channels, 24, 32),), dynamic_shapes=_DYNAMIC)
+def _to_pt2(net: Network, path: Path, facts: Facts) -> float:
+    program = torch.export.export(net, _example(net), dynamic_shapes=_DYNAMIC)
     file = io.BytesIO()
     torch.export.save(program, file, extra_files={"metadata.json": json.dumps(facts)})
     path.write_bytes(file.getvalue())
@@ -75,45 +80,40 @@ def _to_pt2(net: Network, path: Path, facts: Mapping[str, str]) -> float:
     return _compare(torch.export.load(file).module(), net)
 
 
-def _to_html(net: Network, path: Path, facts: Mapping[str, str]) -> float:
+def _to_html(net: Network, path: Path, facts: Facts) -> float:
     from srcnn.web.page import write  # slow to import
 
     return _compare(write(net, path, facts), net)
 
 
-def _to_safetensors(net: Network, path: Path, facts: Mapping[str, str]) -> None:
-    safetensors = _imported("safetensors.torch")
-    tensors = {key: value.contiguous() for key, value in net.state_dict().items()}
-    path.write_bytes(safetensors.save(tensors, dict(facts)))  # its own writer has no OSError for a full disk
-
-
-def _to_pth(net: Network, path: Path, facts: Mapping[str, str]) -> None:
+def _to_pth(net: Network, path: Path, facts: Facts) -> None:
     file = io.BytesIO()
     torch.save(net.state_dict(), file)
     path.write_bytes(file.getvalue())
 
 
-FORMATS: dict[str, Callable[[Network, Path, Mapping[str, str]], float | None]]
-FORMATS = {"onnx": _to_onnx, "pt2": _to_pt2, "html": _to_html, "safetensors": _to_safetensors, "pth": _to_pth}
+FORMATS: dict[str, Callable[[Network, Path, Facts], float | None]]
+FORMATS = {"onnx": _to_onnx, "pt2": _to_pt2, "html": _to_html, "safetensors": write_model, "pth": _to_pth}
+
+
+def _example(net: Network) -> tuple[Tensor]:
+    return (torch.rand(2, net.channels, 24, 32),)  # a batch of one would be taken for a constant
 
 
 def _imported(*names: str) -> Any:
-    """The first of some modules, where all are there."""
+    """The first of some modules, if all of them are installed."""
     try:
         first, *_ = [import_module(name) for name in names]
         return first
     except ImportError as error:
-        raise UserError(f"this format needs an extra ({error.name}): pip install -e '.[export]'") from None
+        raise UserError(f"this format needs an extra ({error.name}): pip install 'srcnn[export]'") from None
 
 
 def _compare(run: Callable[[Tensor], Tensor], net: Network) -> float:
-    """The largest difference from torch; UserError beyond what rounding explains.
-
-    Relative to the largest value where that is beyond 1: some networks make hundreds of noise, which is no photograph.
-    """
+    """The largest difference from torch, relative to the largest value above 1; UserError beyond what rounding is."""
     worst = 0.0
-    for height, width in _SIZES:
-        lr = torch.rand(1, net.channels, height, width, generator=torch.Generator().manual_seed(height))
+    for size in _SIZES:
+        lr = torch.rand(size[0], net.channels, *size[1:], generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             sr = net(lr)
             worst = max(worst, float((run(lr) - sr).abs().max() / sr.abs().max().clamp(min=1)))

@@ -1,5 +1,5 @@
-// Takes a photograph, has it enlarged tile by tile by workers, and shows it as compare.js does.
-for (const key of "glenp") delete KEYS[key];  // here are no ground truth, no errors and no other images
+// Has photographs enlarged tile by tile by workers, one photograph after the other, and shows them as compare.js does.
+for (const key of "gle") delete KEYS[key];  // there is no ground truth, no LR view and no error here
 const find = (id) => document.getElementById(id), network = JSON.parse(find("network").textContent);
 const code = URL.createObjectURL(new Blob([find("worker").textContent], { type: "text/javascript" }));
 const text = atob(network.weights), bytes = new Uint8Array(text.length);
@@ -21,7 +21,7 @@ async function open(gpu) {
   }
 }
 
-// What a worker answers, one message after the other.
+// A worker's answer to a message, after it has answered those before.
 function ask(worker, message) {
   const send = () => new Promise((resolve, reject) => {
     worker.onmessage = ({ data }) => (data.failed ? reject(new Error(data.failed)) : resolve(data));
@@ -33,34 +33,48 @@ function ask(worker, message) {
 
 let engine = open(location.hash != "#plain"), latest = 0;
 
-async function take(file) {
-  const number = ++latest, wanted = () => number == latest;
+// Files that were chosen, dropped or pasted together; they take the place of those before, done or not.
+async function take(files) {
+  const number = ++latest, wanted = () => number == latest, failures = [];
   const say = (sentence, done = null) => {
     if (!wanted()) return;
-    find("status").textContent = sentence;
+    find("status").textContent = [sentence, ...failures].filter(Boolean).join(" ");
     find("progress").hidden = done == null;
     find("progress").value = done ?? 0;
   };
-  say("Reading …");
-  try {
-    const image = await read(file);
-    if (!wanted()) return;
-    const view = place(file.name, image), began = performance.now(), seconds = () => (performance.now() - began) / 1000;
-    for (let used = await engine; wanted(); used = await (engine = open(false))) {  // again where a GPU gave up
-      const tell = (done) => {
-        const left = Math.ceil(seconds() * (1 / done - 1)), time = done && left > 2 ? `, ${left} s left` : "";
-        const hint = used.gpu ? "" : ". With WebGPU it would be faster.";
-        say(`Enlarging ${used.how}: ${Math.floor(100 * done)} %${time}${hint}`, done);
-      };
-      tell(0);
-      if (await enlarge(image, view, used, tell, wanted)) {
-        say(`Done ${used.how} in ${seconds().toFixed(1)} s.`);
-        view.save.disabled = false;
-        return;
-      }
+  let summary = "", placed = 0, finished = 0;
+  for (const [index, file] of files.entries()) {
+    const where = files.length > 1 ? `${index + 1} of ${files.length}: ` : "";
+    say(`${where}Reading …`);
+    try {
+      const image = await read(file);
+      if (!wanted()) return;
+      const view = place(file.name, image, !placed++);
+      summary = await finish(image, view, (text, done) => say(where + text, done), wanted);
+      finished++;
+    } catch (error) {
+      failures.push(error.message);
     }
-  } catch (error) {
-    say(error.message);
+    if (!wanted()) return;
+  }
+  find("all").hidden = finished < 2;
+  say(finished > 1 ? `Done: ${finished} photographs.` : summary);
+}
+
+// Enlarges one image; returns a sentence on how it was done.
+async function finish(image, view, say, wanted) {
+  const began = performance.now(), seconds = () => (performance.now() - began) / 1000;
+  for (let used = await engine; wanted(); used = await (engine = open(false))) {  // again where a GPU gave up
+    const tell = (done) => {
+      const left = Math.ceil(seconds() * (1 / done - 1)), time = done && left > 2 ? `, ${left} s left` : "";
+      const hint = used.gpu ? "" : ". With WebGPU it would be faster.";
+      say(`Enlarging ${used.how}: ${Math.floor(100 * done)} %${time}${hint}`, done);
+    };
+    tell(0);
+    if (await enlarge(image, view, used, tell, wanted)) {
+      view.save.disabled = false;
+      return `Done ${used.how} in ${seconds().toFixed(1)} s.`;
+    }
   }
 }
 
@@ -72,13 +86,13 @@ async function read(file) {
   try {
     bitmap = await createImageBitmap(file, { premultiplyAlpha: "none" });
   } catch {
-    throw new Error(`${file.name} is no image that this browser can read.`);
+    throw new Error(`${file.name} is not an image that this browser can read.`);
   }
   const { width, height } = bitmap, scale = network.scale;
   if (width * height * scale ** 2 > 2 ** 27 || Math.max(width, height) * scale > 16384)
-    throw new Error(`${width}×${height} pixels would become ${width * scale}×${height * scale}: too many for a browser; `
-      + "srcnn-predict enlarges it.");
-  // A canvas keeps colours multiplied by alpha; in float16, where the browser has that, they come back as they were.
+    throw new Error(`${file.name}: ${width}×${height} pixels would become ${width * scale}×${height * scale}, `
+      + "too many for a browser; srcnn-predict enlarges it.");
+  // A canvas stores colours multiplied by alpha; in float16, where the browser has that, they come back unchanged.
   const canvas = new OffscreenCanvas(width, height);
   const context = canvas.getContext("2d", { willReadFrequently: true, colorType: "float16" });
   context.drawImage(bitmap, 0, 0);
@@ -92,10 +106,11 @@ async function read(file) {
   const channels = [...(gray ? [0] : [0, 1, 2]), ...(opaque ? [] : [3])];
   const planes = channels.map((c) => Uint8Array.from({ length: size }, (_, i) => data[4 * i + c]));
   if (!opaque) spread(planes.slice(0, -1), planes.at(-1), width, height, network.view + 2);
-  return { width, height, planes, hasAlpha: !opaque, canvas };
+  const exact = opaque || context.getContextAttributes?.().colorType == "float16";
+  return { width, height, planes, hasAlpha: !opaque, exact, canvas };
 }
 
-// Visible colours carried some pixels into what is wholly transparent, lest what hides there bleed.
+// Visible colours carried some pixels into what is wholly transparent, so that no hidden colour shows at its edges.
 function spread(colours, alpha, width, height, radius) {
   let known = Float32Array.from(alpha, (level) => Number(level > 0));
   if (!known.includes(0)) return;
@@ -121,7 +136,12 @@ function boxes(x, width, height, step) {
 }
 
 // The card of an image: the browser's own enlargement at first, which the tiles replace.
-function place(name, { width, height, canvas }) {
+function place(name, { width, height, hasAlpha, exact, canvas }, first) {
+  if (first) {
+    cards.length = 0;
+    find("result").replaceChildren();
+    find("all").hidden = true;
+  }
   const [w, h] = [width, height].map((side) => side * network.scale);
   const root = find("card").content.cloneNode(true).firstElementChild, stem = name.replace(/\.[^.]*$/, "");
   root.querySelector("h3").textContent = name;
@@ -130,27 +150,38 @@ function place(name, { width, height, canvas }) {
   const contexts = [...root.querySelectorAll("canvas")].map((pane) => {
     Object.assign(pane, { width: w, height: h });
     const context = pane.getContext("2d", { willReadFrequently: true });  // on the CPU, where the tiles come from
-    if (!context) throw new Error("The result is too large for this browser's memory.");
+    if (!context) throw new Error(`${name}: the result does not fit into this browser's memory.`);
     context.drawImage(canvas, 0, 0, w, h);
     return context;
   });
-  const save = root.querySelector(".save");
-  save.onclick = () => contexts[0].canvas.toBlob((blob) => {
-    const link = document.createElement("a");
+  root.querySelector(".rounded").hidden = exact;
+  const save = root.querySelector(".save"), pixels = hasAlpha ? new ImageData(w, h) : null;
+  save.onclick = async () => {
+    const link = document.createElement("a"), blob = await png(contexts[0].canvas, pixels);
     Object.assign(link, { href: URL.createObjectURL(blob), download: `${stem}_x${network.scale}.png` });
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-  });
-  find("result").replaceChildren(root);
+  };
+  find("result").append(root);
   document.body.classList.add("small");
-  cards.splice(0, 1, card(root));
-  choose(cards[0]);
-  return { contexts, save };
+  cards.push(card(root));
+  if (first) choose(cards[0]);
+  return { contexts, pixels, save };
 }
 
-// All tiles by all workers; false if it was given up, as another image is wanted or a GPU failed.
-async function enlarge({ width, height, planes, hasAlpha }, { contexts }, { gpu, workers, tile }, tell, wanted) {
-  const { scale, view } = network, todo = tiles(width, height, tile), count = todo.length;
+// A PNG of the canvas; with alpha of the pixels beside it, as a canvas stores colours multiplied by alpha.
+async function png(canvas, pixels) {
+  if (!pixels) return new Promise((resolve) => canvas.toBlob(resolve));
+  const copy = new OffscreenCanvas(pixels.width, pixels.height);
+  const bitmap = await createImageBitmap(pixels, { premultiplyAlpha: "none" });
+  copy.getContext("bitmaprenderer").transferFromImageBitmap(bitmap);
+  return copy.convertToBlob();
+}
+
+// All tiles by all workers; false if it was given up, as other images are wanted or a GPU failed.
+async function enlarge(image, { contexts, pixels }, { gpu, workers, tile }, tell, wanted) {
+  const { width, height, planes, hasAlpha } = image, { scale, view } = network;
+  const todo = tiles(width, height, tile), count = todo.length;
   let failure = null, done = 0;
   await Promise.all(workers.map(async (worker) => {
     while (todo.length && wanted() && !failure) {
@@ -164,10 +195,13 @@ async function enlarge({ width, height, planes, hasAlpha }, { contexts }, { gpu,
       });
       const core = [left - x0, top - y0, w, h];
       try {
-        const { pixels } = await ask(worker, { planes: part, width: seen[0], height: seen[1], hasAlpha, core });
+        const { views } = await ask(worker, { planes: part, width: seen[0], height: seen[1], hasAlpha, core });
         if (!wanted()) return;
-        pixels.forEach((bytes, i) =>
+        views.forEach((bytes, i) =>
           contexts[i].putImageData(new ImageData(bytes, w * scale, h * scale), left * scale, top * scale));
+        const row = 4 * w * scale, start = 4 * scale * (top * width * scale + left);
+        for (let y = 0; pixels && y < h * scale; y++)
+          pixels.data.set(views[0].subarray(y * row, (y + 1) * row), start + 4 * y * width * scale);
         tell(++done / count);
       } catch (error) {
         failure = error;
@@ -200,13 +234,16 @@ function perPixel() {
 
 find("choose").onclick = () => find("file").click();
 find("file").onchange = ({ target }) => {
-  if (target.files[0]) take(target.files[0]);
+  if (target.files.length) take([...target.files]);
   target.value = "";
 };
-addEventListener("paste", ({ clipboardData }) => { if (clipboardData.files[0]) take(clipboardData.files[0]); });
+find("all").onclick = async () => {
+  for (const { root } of cards) await root.querySelector(".save:enabled")?.onclick();
+};
+addEventListener("paste", ({ clipboardData }) => { if (clipboardData.files.length) take([...clipboardData.files]); });
 for (const kind of ["dragenter", "dragover", "dragleave", "drop"])
   addEventListener(kind, (event) => {
     event.preventDefault();
     document.body.classList.toggle("dragging", kind == "dragenter" || kind == "dragover");
-    if (kind == "drop" && event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+    if (kind == "drop" && event.dataTransfer.files.length) take([...event.dataTransfer.files]);
   });

@@ -1,5 +1,5 @@
-// Runs a network in a worker. It comes as a list of operations (see srcnn/export_html.py) on values of [channels, height,
-// width]; two engines know how to do each: plain JavaScript, and WebGPU.
+// Runs a network in a worker. It is a list of operations (see srcnn/web/recorder.py) on values of [channels, height,
+// width]; two engines can do each: plain JavaScript, and WebGPU.
 const shapeOf = {
   conv: (op, [, h, w]) => [op.channels, h - op.height + 1, w - op.width + 1],
   pad: ({ pad: [left, right, top, bottom] }, [c, h, w]) => [c, h + top + bottom, w + left + right],
@@ -61,7 +61,7 @@ class Plain {
     }
   }
   pad({ pad: [left, , top], mode }, { data: out, shape: [c, height, width] }, { data: x, shape: [, h, w] }) {
-    const places = (count, before, size) => Int32Array.from({ length: count }, (_, i) => source[mode](i - before, size));
+    const places = (n, before, size) => Int32Array.from({ length: n }, (_, i) => source[mode](i - before, size));
     const rows = places(height, top, h), columns = places(width, left, w);
     for (let channel = 0, o = 0; channel < c; channel++)
       for (const row of rows)
@@ -91,7 +91,7 @@ class Plain {
   }
 }
 
-// Which pixel of n stands at place i of a padded row: -1 for none.
+// Which pixel of n is at place i of a padded row: -1 for none.
 const source = {
   zeros: (i, n) => (i < 0 || i >= n ? -1 : i),
   replicate: (i, n) => Math.min(Math.max(i, 0), n - 1),
@@ -135,8 +135,8 @@ const KERNELS = {
   pad: ({ pad: [left, , top], mode }) => `
     let row = place(i32(at.y) - ${top}, i32(a.x));
     let column = place(i32(at.x) - ${left}, i32(a.y));
-    let there = row >= 0 && column >= 0;
-    out[o] = select(0.0, x[(at.z * a.x + u32(max(row, 0))) * a.y + u32(max(column, 0))], there);
+    let inside = row >= 0 && column >= 0;
+    out[o] = select(0.0, x[(at.z * a.x + u32(max(row, 0))) * a.y + u32(max(column, 0))], inside);
   }
   fn place(i: i32, n: i32) -> i32 {
     ${PLACES[mode]}`,
@@ -254,7 +254,7 @@ class Gpu {
   }
 }
 
-// A tile: `planes` of bytes, colour or gray and perhaps alpha, of which the network's view of the core is a part.
+// A tile: planes of bytes (colour or gray, and perhaps alpha) of its core and of what the network needs around it.
 // Returns the core's pixels by the network and by bicubic, as RGBA.
 async function enlargeTile(engine, { scale, programs }, { planes, width, height, hasAlpha, core }) {
   const size = width * height, colours = planes.length / size - hasAlpha, outputs = [];
@@ -267,8 +267,8 @@ async function enlargeTile(engine, { scale, programs }, { planes, width, height,
   const [sr, ...bicubic] = await engine.read(outputs);
   const whole = size * scale ** 2, part = (plane) => sr.subarray(plane * whole, (plane + 1) * whole);
   const alpha = hasAlpha ? [bicubic.pop()] : [];
-  const shown = [colours == 3 ? [0, 1, 2].map(part) : [sr, sr, sr], colours == 3 ? bicubic : Array(3).fill(bicubic[0])];
-  return shown.map((channels) => toBytes([...channels, ...alpha], width * scale, core.map((n) => n * scale)));
+  const views = [colours == 3 ? [0, 1, 2].map(part) : [sr, sr, sr], colours == 3 ? bicubic : Array(3).fill(bicubic[0])];
+  return views.map((channels) => toBytes([...channels, ...alpha], width * scale, core.map((n) => n * scale)));
 }
 
 function toBytes(channels, stride, [left, top, width, height]) {
@@ -291,8 +291,8 @@ onmessage = async ({ data }) => {
       opened = await (data.gpu ? Gpu.open(data.weights) : new Plain(data.weights));
       postMessage({ tile: opened.tile });
     } else {
-      const pixels = await enlargeTile(opened, network, data);
-      postMessage({ pixels }, pixels.map(({ buffer }) => buffer));
+      const views = await enlargeTile(opened, network, data);
+      postMessage({ views }, views.map(({ buffer }) => buffer));
     }
   } catch (error) {
     postMessage({ failed: String(error.message ?? error) });
