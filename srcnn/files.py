@@ -58,9 +58,13 @@ def read_image(path: str | os.PathLike | IO[bytes]) -> Tensor:
 
 
 def is_deep(file: Image.Image) -> bool:
-    """Whether an image that Pillow has opened holds more than 8 bits a channel; it would give 8 of them silently."""
+    """Whether an image that Pillow has opened holds more than 8 bits a channel, or other than positive numbers.
+
+    Pillow would give 8 bits of them silently.
+    """
     if file.format == "TIFF":
-        return max(file.tag_v2.get(258, (1,))) > 8  # type: ignore[attr-defined]
+        tags = file.tag_v2  # type: ignore[attr-defined]
+        return max(tags.get(258, (1,))) > 8 or max(tags.get(339, (1,))) > 1  # bits; 2: signed, 3: floating point
     if file.format in ("AVIF", "JPEG2000"):  # of these only the file itself says it
         content = Path(file.filename).read_bytes()  # type: ignore[attr-defined]
         if file.format == "AVIF":  # av1C, the third byte: AV1 Codec ISO Media File Format Binding, section 2.3

@@ -200,9 +200,10 @@ def test_more_than_8_bits_are_not_taken_for_8(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "premultiplied.tif", DEEP, photometric="rgb", extrasamples=["assocalpha"])
     tifffile.imwrite(tmp_path / "cmyk.tif", DEEP, photometric="separated")
     tifffile.imwrite(tmp_path / "signed.tif", gray.astype(np.int16))
+    tifffile.imwrite(tmp_path / "signed8.tif", gray.astype(np.int8))
     tifffile.imwrite(tmp_path / "float.tif", gray.astype(np.float32))
     for path in tmp_path.iterdir():
-        with pytest.raises(UserError, match=rf"{path.name}: \w+ of more than 8 bits: .*; convert it first"):
+        with pytest.raises(UserError, match=rf"{path.name}: \w+ of more than 8 bits, or signed: .*; convert it first"):
             read_file(path)
 
 
@@ -269,8 +270,8 @@ def test_what_cannot_be_read_is_called_what_it_is(tmp_path: Path) -> None:
         "dangling.png": "no such file",
         "absent.png": "no such file",
         "cut.png": r"not an image that can be read \(.*truncated",
-        "text.png": r"not an image that can be read \(its format is none of AVIF, BMP, GIF, JPEG, ",
-        "texture.tga": r"not an image that can be read \(its format is none of",
+        "text.png": r"not an image that can be read \(broken, or none of AVIF, BMP, GIF, JPEG, ",
+        "texture.tga": r"not an image that can be read \(broken, or none of",
         "zero.png": "not an image that can be read",
         "bomb.png": r"50000x50000 pixels; at most 178956970 are accepted \(max_pixels=\)",
     }.items():

@@ -74,7 +74,7 @@ def read_file(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> ImageFil
         if isinstance(error, OSError) and error.errno:
             raise UserError(f"{path}: cannot be read ({error.strerror})") from error
         is_other = isinstance(error, UnidentifiedImageError)
-        reason = f"its format is none of {', '.join(FORMATS)}" if is_other else " ".join(str(error).split())
+        reason = f"broken, or none of {', '.join(FORMATS)}" if is_other else " ".join(str(error).split())
         raise UserError(f"{path}: not an image that can be read ({reason})") from error
     finally:
         Image.MAX_IMAGE_PIXELS = limit
@@ -189,6 +189,8 @@ def encode(path: Path, image: ImageFile, kind: str | None = None) -> bytes | byt
             if key != "dpi" or all(1 < float(side) < math.inf for side in value):  # 1: Pillow's for a TIFF without
                 Image.new("L", (1, 1)).save(io.BytesIO(), kind, **{key: value})
                 options[key] = value
+    if kind == "BMP" and image.mode.endswith("A"):  # Pillow would write it, and not read it again
+        raise UserError(f"{path}: BMP cannot hold transparency: name output=… with .png")
     if image.planes.dtype == torch.uint16 and image.mode != "L":
         return _encode_deep(path, image, kind, options)
     try:
@@ -208,8 +210,8 @@ def _read_deep(path: Path, file: Image.Image) -> tuple[Tensor, str]:
     if is_gray and file.mode in ("I;16", "I;16B") and "transparency" not in file.info:
         return _tensor(np.asarray(file).astype(np.uint16)), "L"
     if file.format != "PNG" and layout not in (((16, 16, 16), 2, None), ((16, 16, 16, 16), 2, (2,))):
-        wanted = "beyond 8 bits only gray and RGB of 16, not premultiplied, are read, from PNG and TIFF"
-        raise UserError(f"{path}: {file.format} of more than 8 bits: {wanted}; convert it first")
+        wanted = "only gray and RGB of 16 bits, not premultiplied, are read, from PNG and TIFF"
+        raise UserError(f"{path}: {file.format} of more than 8 bits, or signed: {wanted}; convert it first")
     try:
         import imagecodecs  # here, as it may not be installed
     except ImportError:
