@@ -144,7 +144,11 @@ def ssim(image: Tensor, truth: Tensor) -> float:
 
 
 class _MeanOverImages(Metric):
-    """The mean of a figure over images, of those that are finite; `left_out` counts the others."""
+    """The mean of a figure over images; `left_out` counts those where it is not finite, or that have one colour.
+
+    What has one colour, as a black image, a network has exactly at one validation and off by one level at the next:
+    with its PSNR of infinity or 50 dB among the others, it would decide which checkpoint is the best.
+    """
 
     higher_is_better = True
     full_state_update = False
@@ -163,7 +167,7 @@ class _MeanOverImages(Metric):
         """SR and HR images, [N, 1 or 3, H, W] each."""
         for image, truth in zip(*self.protocol.luma(sr, hr), strict=True):
             figure = self.figure(shave(image[None], self.border), shave(truth[None], self.border))
-            if math.isfinite(figure):
+            if math.isfinite(figure) and truth.min() < truth.max():
                 self.total += figure
                 self.count += 1
             else:
@@ -191,11 +195,11 @@ class SSIM(_MeanOverImages):
 
 
 def mean_score(scores: Sequence[Score]) -> Score:
-    """The mean over images of each figure that is finite; of decibels, not of squared errors. NaN where none is."""
-    columns = zip(*scores, strict=True)
-    return Score(*(fmean([x for x in column if math.isfinite(x)] or [math.nan]) for column in columns))
+    """The mean over images of each figure: of decibels, not of squared errors. NaN where no image is left.
 
-
-def infinite(scores: Sequence[Score]) -> int:
-    """How many of the images have an infinite PSNR, by the network or by bicubic, which means leave out."""
-    return sum(math.isinf(score.psnr) or math.isinf(score.bicubic_psnr) for score in scores)
+    Left out are images that the network or bicubic has exactly, with an infinite PSNR, so that both means are of the
+    same images; and an SSIM that is NaN.
+    """
+    finite = [score for score in scores if math.inf not in (score.psnr, score.bicubic_psnr)]
+    columns = zip(*finite, strict=True) if finite else [()] * len(Score._fields)
+    return Score(*(fmean([x for x in column if not math.isnan(x)] or [math.nan]) for column in columns))

@@ -13,7 +13,7 @@ from srcnn.data.samples import read_sets
 from srcnn.errors import UserError
 from srcnn.image import bicubic_down, bicubic_up, quantize, to_uint8
 from srcnn.inference.tiles import super_resolve
-from srcnn.metrics import PROTOCOLS, PSNR, SSIM, Protocol, Score, find_protocol, infinite, mean_score, psnr, ssim
+from srcnn.metrics import PROTOCOLS, PSNR, SSIM, Protocol, Score, find_protocol, mean_score, psnr, ssim
 from srcnn.nets import SRCNN
 
 # (protocol, set, scale): PSNR and SSIM of bicubic: VDSR (CVPR 2016), table 3, as TPAMI 2016 has it for Set5; basicsr:
@@ -120,31 +120,32 @@ def test_at_the_same_size_nothing_is_shaved_off() -> None:
     assert score.psnr == pytest.approx(score.bicubic_psnr, abs=0.01)
 
 
-def test_means_are_of_decibels_and_leave_out_what_is_not_finite() -> None:
+def test_means_are_of_decibels_and_leave_out_exact_images() -> None:
     gray = torch.full((1, 1, 20, 20), 100.0)
     values = [psnr(gray + error, gray) for error in (1, 16, 0)]
     assert values == pytest.approx([20 * math.log10(255), 20 * math.log10(255 / 16), math.inf], abs=1e-4)
     scores = [Score(value, 0.5, 30, math.nan) for value in values]
+    scores.append(Score(48, 0.9, math.inf, 1))  # black, where the network is off by a level
     mean = mean_score(scores)
     assert mean.psnr == pytest.approx(sum(values[:2]) / 2)
     assert mean.gain == pytest.approx(mean.psnr - 30) == mean.as_dict()["gain"]
     assert mean.ssim == 0.5 and math.isnan(mean.bicubic_ssim)
-    assert infinite(scores) == 1
-    assert math.isnan(mean_score(scores[2:]).psnr)
+    assert all(map(math.isnan, mean_score(scores[2:]))) and math.isnan(mean_score([]).psnr)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
-def test_metrics_leave_out_a_black_image(protocol: Protocol) -> None:
-    """Metrics of torchmetrics: the means of images one by one, where black ones have an infinite PSNR."""
+@pytest.mark.parametrize("error", [0.0, 0.01])
+def test_metrics_leave_out_a_black_image(error: float, protocol: Protocol) -> None:
+    """Metrics of torchmetrics are the means of images one by one, whether a black one is exact or nearly."""
     black = torch.zeros(1, 3, 30, 30)
     pairs = [(torch.rand(1, 3, 30, 30), torch.rand(1, 3, 30, 30)) for _ in range(2)]
     metrics = [PSNR(protocol, 3), SSIM(protocol, 3)]
     for metric in metrics:
-        metric.update(black, black)
-        assert metric.left_out == isinstance(metric, PSNR)
+        metric.update(black + error, black)
         for pair in pairs:
             metric.update(*pair)
-    scores = [protocol.compare(sr, bicubic_down(hr, 3), hr) for sr, hr in [*pairs, (black, black)]]
+        assert metric.left_out == 1 and metric.count == 2
+    scores = [protocol.compare(sr, bicubic_down(hr, 3), hr) for sr, hr in [*pairs, (black + error, black)]]
     mean = mean_score(scores)
     assert [metric.compute().item() for metric in metrics] == pytest.approx([mean.psnr, mean.ssim], abs=1e-4)
     metrics[0].reset()

@@ -1,5 +1,6 @@
 """The data of a run: patches to train on, whole images to validate and test on."""
 
+import os
 from collections import UserList
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -61,7 +62,8 @@ class SRDataModule(L.LightningDataModule):
         super().__init__()
         self.scale, self.degradation, self.root = scale, degradation or Bicubic(), root
         self.train_pairs, self.test_pairs = (train_hr, train_lr), (test_hr, test_lr)
-        self.train, self.val, self.test = train_dir or train, val, test
+        self.train = os.path.join(".", train_dir) if train_dir else train  # with "./": not the set "photos"
+        self.val, self.test = val, test
         self.exclude, self.hold_out, self.leaves, self.rescale = exclude, hold_out, leaves, rescale
         if isinstance(test, str) or not test or not all(isinstance(name, str) for name in test):
             raise UserError(f"data.test={test}: must be a list of sets or folders, as [Set5]")
