@@ -4,10 +4,10 @@
                                                                      pip install -e ".[export]"
 
 `srcnn.inference.tiles`, as predict.py uses it, against `net(lr)` and against the network's body in ONNX Runtime with
-its default settings, fed with what the body takes. SR sizes, random pixels. Seconds: the median of some rounds in
-alternation in one process, and their range; "x ONNX": the median ratio of a round. Memory: by how much the peak of a
-process that does nothing else rises during one call, the output included. `differ`: 8-bit values unlike the plain
-module's, of all.
+its default settings, fed with what the body takes. Networks on RGB, sizes of SR, random pixels. Seconds: the median of
+some rounds in alternation in one process, and their range; "x ONNX": the median ratio of a round. Memory: by how much
+the peak of a process that does nothing else rises during one call, the output included. `differ`: 8-bit values unlike
+the plain module's, of all.
 """
 
 import argparse

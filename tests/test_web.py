@@ -172,8 +172,8 @@ def test_several_photographs(browser: Any, shipped: Path, tmp_path: Path) -> Non
     page, faults = open_page(browser, shipped, at="#plain")
     sources = [image_file(tmp_path / f"{size}.png", size, 20) for size in (20, 30)]
     (tmp_path / "note.txt").write_text("text")
-    said = wait(page, sources[0], tmp_path / "note.txt", sources[1])
-    assert said == "Done: 2 photographs. note.txt is not an image that this browser can read."
+    sentence = wait(page, sources[0], tmp_path / "note.txt", sources[1])
+    assert sentence == "Done: 2 photographs. note.txt is not an image that this browser can read."
     assert page.locator("h3").all_inner_texts() == ["20.png", "30.png"]
     page.keyboard.press("n")
     assert page.locator(".card.current h3").inner_text() == "30.png"
