@@ -29,22 +29,14 @@ _OUTDATED = {0x0100, 0x0101, 0x0112, 0x9214, 0xA002, 0xA003, 0xA005, 0xA20E, 0xA
 
 @dataclass
 class ImageFile:
-    """What is in an image file.
+    """What is in an image file."""
 
-    planes    [C, H, W], uint8, uint16, or float in [0, 1]
-    mode      what they are, in Pillow's words: L (gray), LA, RGB, RGBA or CMYK
-    format    of the file, in Pillow's words
-    options   of Pillow's `save`: icc_profile, exif, dpi, lossless
-    quality   of a JPEG, estimated, 1 to 100; else 100
-    is_first  whether the file has more pages or frames, which are not read
-    """
-
-    planes: Tensor
-    mode: str
-    format: str | None = None
-    options: dict[str, Any] = field(default_factory=dict)
-    quality: int = 100
-    is_first: bool = False
+    planes: Tensor  # [C, H, W], uint8, uint16, or float in [0, 1]
+    mode: str  # what they are, in Pillow's words: L (gray), LA, RGB, RGBA or CMYK
+    format: str | None = None  # of the file, in Pillow's words
+    options: dict[str, Any] = field(default_factory=dict)  # of Pillow's `save`: icc_profile, exif, dpi, lossless
+    quality: int = 100  # of a JPEG, estimated, 1 to 100
+    is_first: bool = False  # whether the file has more pages or frames, which are not read
 
 
 def read_file(path: str | os.PathLike, max_pixels: int = MAX_PIXELS) -> ImageFile:
