@@ -109,7 +109,7 @@ def _degradation(name: str | None, run: Mapping[str, Any], sets: Sequence[str]) 
     known: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in (CONFIGS / "degradation").glob("*.yaml")}
     settings = run.get("settings", {}).get("degradation") or known.get(run.get("degradation", "").split(" ")[0])
     if name is not None:
-        check_choice("degradation", name, tuple(known))
+        check_choice("degradation", name, tuple(sorted(known.keys() - {"none"})))
         settings = known[name]
     elif not settings or settings["_target_"] not in [
         one._target_ for one in known.values()

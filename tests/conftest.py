@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once
 os.environ["SRCNN_CACHE"] = str(Path(tempfile.gettempdir()) / f"srcnn-tests-{os.getuid()}")  # not the user's
 
 import train
-from srcnn import launch
+from srcnn import evaluate, inspect_ckpt, launch
 from srcnn.data.leaves import dead_leaves
 from srcnn.data.sets import SETS
 from srcnn.inference.image_file import write_image
@@ -66,11 +66,13 @@ def tiny(images: Path) -> list[str]:
 def run(*arguments: str | Path, cwd: Path, code: int = 0, env: dict[str, str] | None = None) -> str:
     """A command as a user types it, in a folder; returns what it prints on stdout and then stderr.
 
-    train.py runs in this process, which saves it the imports, unless it starts others or needs an environment.
+    train.py, evaluate and inspect run in this process, which saves them the imports, unless they start others or need
+    an environment.
     """
     words = [*map(str, arguments)]
-    if words[0] == "train.py" and env is None and not any("devices=2" in word for word in words):
-        returned, output, errors = _train_here(words[1:], cwd)
+    name = words[1] if words[0] == "-m" else words[0]
+    if name in _HERE and env is None and not any("devices=2" in word for word in words):
+        returned, output, errors = _run_here(_HERE[name], words[words.index(name) :], cwd)
     else:
         path = [str(ROOT / words[0]) if words[0].endswith(".py") else words[0]]
         command = [sys.executable, *path, *words[1:]]
@@ -84,19 +86,26 @@ def run(*arguments: str | Path, cwd: Path, code: int = 0, env: dict[str, str] | 
     return output + errors
 
 
-def _train_here(words: list[str], cwd: Path) -> tuple[int, str, str]:
-    """Exit code, stdout and stderr of train.py in this process; signal handlers and arguments as they were after it."""
+def _train() -> None:
+    launch.prepare()
+    train.main()
+
+
+_HERE = {"train.py": _train, "srcnn.evaluate": evaluate.main, "srcnn.inspect_ckpt": inspect_ckpt.main}
+
+
+def _run_here(main: Callable[[], Any], words: list[str], cwd: Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command; signal handlers, arguments and path as they were after it."""
     output, errors, code = io.StringIO(), io.StringIO(), 0
-    before, arguments = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}, sys.argv
-    sys.argv = [str(ROOT / "train.py"), *words]
+    before, arguments = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}, (sys.argv, sys.path)
+    sys.argv, sys.path = [str(ROOT / words[0]), *words[1:]], [*sys.path]
     try:
         with chdir(cwd), redirect_stdout(output), redirect_stderr(errors):
-            launch.prepare()
-            train.main()
+            main()
     except SystemExit as stop:
         code = int(stop.code or 0)
     finally:
-        sys.argv = arguments
+        sys.argv, sys.path = arguments
         for number, handler in before.items():
             signal.signal(number, handler)
     return code, output.getvalue(), errors.getvalue()
