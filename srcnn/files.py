@@ -101,4 +101,6 @@ def replacing(path: str | os.PathLike, fsync: bool = False) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
+        if not error.errno or (error.filename and Path(error.filename) not in (temporary, path, *path.parents)):
+            raise  # of another file, or of somebody's code
         raise RunError(f"{path}: cannot be written ({error.strerror or error})") from error

@@ -200,24 +200,23 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         except SystemExit as leaving:  # of Lightning's, where it met Ctrl-C
             sys.exit(128 + signal.SIGINT if isinstance(leaving.__context__, KeyboardInterrupt) else leaving.code)
         except Exception as error:
-            if in_sweep:
-                if not isinstance(error, UserError):
-                    traceback.print_exc()
-                note.write_text(f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {error}", encoding="utf-8")
-                return None
             cause = _cause(error)
-            if cause is None:
-                raise
+            if in_sweep:
+                if not isinstance(cause, UserError):
+                    traceback.print_exception(cause)
+                note.write_text(f"{hydra_cfg.job.num} ({hydra_cfg.job.override_dirname}): {cause}", encoding="utf-8")
+                return None
+            if not isinstance(cause, UserError):
+                raise cause from None
             fail(cause)
 
     return run
 
 
-def _cause(error: BaseException | None) -> UserError | None:
-    """The UserError that an error is or was made from, as Hydra's `instantiate` wraps what a constructor raises."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ if type(error).__name__ == "InstantiationException" else None
-    return error
+def _cause(error: Exception) -> BaseException:
+    """What a constructor has raised, which Hydra's `instantiate` wraps, and would print without its traceback."""
+    is_wrapped = type(error).__name__ == "InstantiationException" and error.__cause__
+    return error.__cause__ if is_wrapped else error  # type: ignore[return-value]
 
 
 def _finished(cfg: DictConfig) -> float | None:
