@@ -99,13 +99,16 @@ class SuperResolution(L.LightningModule):
         return lr.expand(-1, self.net.channels, -1, -1), hr.expand(-1, self.net.channels, -1, -1)
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """Returns "lr", "sr" and "hr", float in [0, 1]: of luma where that is what the network has worked on."""
         lr, hr = batch[:2]
         # In full precision, whatever the training's: rounding to bf16 would cost decibels.
         with torch.autocast(self.device.type, enabled=False):
-            sr = self.net.upscale(self.protocol.network_input(lr, hr, self.net.channels).to(self.dtype))
+            given = self.protocol.network_input(lr, hr, self.net.channels).to(self.dtype)
+            sr = self.net.upscale(given)
         self.val_psnr.update(sr, hr)
         self.bicubic_psnr.update(self.protocol.bicubic(lr, hr), hr)
-        return {"lr": lr, "sr": sr, "hr": hr}
+        hr = as_float(hr)
+        return {"lr": given, "sr": sr, "hr": rgb_to_y(hr) if sr.shape[1] < hr.shape[1] else hr}
 
     def on_validation_epoch_end(self) -> None:
         self.log("val/psnr", self.val_psnr, prog_bar=True)

@@ -179,7 +179,7 @@ def test_inspect(trained: Path, tmp_path: Path) -> None:
     assert callbacks[0].startswith("    best: ModelCheckpoint(") and "\n" not in callbacks[0]
     facts = json.loads(run("-m", "srcnn.inspect_ckpt", checkpoint, "--json", cwd=tmp_path))
     assert (facts["kind"], facts["network"], facts["parameters"], facts["scale"]) == ("run", "SRCNN", 20_099, 3)
-    assert (facts["step"], facts["learning_rates"]) == (14, [1e-4])
+    assert (facts["step"], facts["learning_rates"]) == (6, [1e-4])
     assert facts["settings"]["optim"]["lr"] == 1e-4 and "torch" in facts["versions"]
     assert "kind: weights\n" in run("-m", "srcnn.inspect_ckpt", "srcnn_x3", cwd=tmp_path)
     weights = torch.load(trained / "weights.pth", weights_only=True)

@@ -134,6 +134,6 @@ def test_everything_of_ones_own_at_once(mine: Path, tmp_path: Path) -> None:
     run("train.py", *words, "hydra.run.dir=run", cwd=tmp_path)
     run("train.py", "resume=run", "trainer.max_epochs=2", cwd=tmp_path)
     rates = [float(row["train/lr"]) for row in read_csv(tmp_path / "run" / "metrics.csv") if row.get("train/lr")]
-    assert rates == pytest.approx([1e-4 / (1 + step) for step in range(6)])
+    assert rates == pytest.approx([1e-4 / (1 + step) for step in range(8)])
     net, checkpoint = load_network(tmp_path / "run" / "weights.pth")
-    assert type(net).__name__ == "Net" and checkpoint["run"]["steps"] == 6
+    assert type(net).__name__ == "Net" and checkpoint["run"]["steps"] == 8

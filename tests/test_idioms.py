@@ -102,7 +102,7 @@ class WithSSIM(SuperResolution):
 
     def validation_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
         images = super().validation_step(batch, batch_idx)
-        self.ssim(images["sr"], images["hr"].float())
+        self.ssim(images["sr"], images["hr"])
         self.log("val/ssim", self.ssim)
         return images
 
