@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from typing import IO
 
 import numpy as np
@@ -63,7 +64,7 @@ def is_deep(file: Image.Image) -> bool:
     Pillow would give 8 bits of them silently.
     """
     if file.format == "TIFF":
-        tags = file.tag_v2  # type: ignore[attr-defined]
+        tags: Any = file.tag_v2  # type: ignore[attr-defined]
         return max(tags.get(258, (1,))) > 8 or max(tags.get(339, (1,))) > 1  # bits; 2: signed, 3: floating point
     if file.format in ("AVIF", "JPEG2000"):  # of these only the file itself says it
         content = Path(file.filename).read_bytes()  # type: ignore[attr-defined]
