@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -63,10 +63,14 @@ def is_deep(file: Image.Image) -> bool:
     Pillow would give 8 bits of them silently.
     """
     if file.format == "TIFF":
-        tags = file.tag_v2  # type: ignore[attr-defined]
+        tags: Any = file.tag_v2  # type: ignore[attr-defined]
         return max(tags.get(258, (1,))) > 8 or max(tags.get(339, (1,))) > 1  # bits; 2: signed, 3: floating point
     if file.format in ("AVIF", "JPEG2000"):  # of these only the file itself says it
-        content = Path(file.filename).read_bytes()  # type: ignore[attr-defined]
+        stream: IO[bytes] = file.fp  # type: ignore[attr-defined]
+        place = stream.tell()
+        stream.seek(0)
+        content = stream.read()
+        stream.seek(place)
         if file.format == "AVIF":  # av1C, the third byte: AV1 Codec ISO Media File Format Binding, section 2.3
             return any(content[found.end() + 2] & 0x40 for found in re.finditer(b"av1C", content))
         start = content.index(b"\xff\x4f\xff\x51") + 42  # SIZ: ITU-T T.800, table A.9; 3 bytes a component

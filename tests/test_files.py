@@ -94,3 +94,11 @@ def test_temporaries_of_several_writers(tmp_path: Path) -> None:
         thread.join()
     assert sorted(tmp_path.iterdir()) == sorted(set(paths))
     assert all(path.read_text() == path.name for path in paths)
+
+
+@pytest.mark.parametrize("ending", [".avif", ".jp2", ".j2k"])
+def test_from_a_stream_as_from_a_file(ending: str, tmp_path: Path) -> None:
+    """As an image in an archive is read: where only the file itself says how many bits it holds."""
+    Image.fromarray(COLOURS).save(tmp_path / f"a{ending}")
+    with open(tmp_path / f"a{ending}", "rb") as stream:
+        assert torch.equal(read_image(stream), read_image(tmp_path / f"a{ending}"))
