@@ -11,7 +11,6 @@ from PIL import Image
 from srcnn.checkpoint import load_network
 from srcnn.data.datamodule import SRDataModule
 from srcnn.data.leaves import dead_leaves
-from srcnn.data.pack import pack
 from srcnn.files import read_image
 from srcnn.inference.image_file import to_pillow, write_image
 
@@ -66,12 +65,14 @@ def test_images_that_are_not_trained_on_are_counted(images: Path, tmp_path: Path
     assert data.ignored == 1 and data.patches.left_out == 1
 
 
-def test_a_named_set_is_packed_once(images: Path, tmp_path: Path) -> None:
-    """Also where the images that are held out differ, another pack is made; the same settings map the same file."""
+def test_the_same_images_are_packed_once(images: Path) -> None:
     one, two, other = (SRDataModule(3, train_dir=str(images), test=[str(images)], hold_out=n) for n in (1, 1, 2))
     for data in (one, two, other):
         data.setup()
     assert one.patches.pack.path == two.patches.pack.path != other.patches.pack.path
+    fresh = SRDataModule(3, train_dir=str(images), test=[str(images)], hold_out=1)
+    fresh.setup("validate")
+    assert len(fresh.validation) == 1 and not hasattr(fresh, "patches")  # packs nothing
 
 
 @pytest.fixture(scope="module")

@@ -64,6 +64,12 @@ def test_a_pack_is_made_once_and_again_when_anything_changes(tmp_path: Path, cac
 
     path = tmp_path / "a.png"
     write_image(path, Leaves(0, 48, 0).read())
+
+    class Inverse(Darker):
+        def __call__(self, hr: Tensor, scale: int, name: str = "", version: int = 0) -> Tensor:
+            return 255 - hr[:, ::scale, ::scale]
+
+    Darker.__module__ = Inverse.__module__ = "a notebook"  # where no file has their code
     one = pack({"a": ImagePath(path)}, 3, Bicubic())
     assert pack({"a": ImagePath(path)}, 3, Bicubic()).path.stat().st_ino == one.path.stat().st_ino
     others = [
@@ -73,12 +79,13 @@ def test_a_pack_is_made_once_and_again_when_anything_changes(tmp_path: Path, cac
         pack({"a": ImagePath(path)}, 3, Camera(seed=1)),
         pack({"a": ImagePath(path)}, 3, Darker(2)),
         pack({"a": ImagePath(path)}, 3, Darker(3)),
+        pack({"a": ImagePath(path)}, 3, Inverse(3)),
         pack({"a": Leaves(0, 48, 0)}, 3, Bicubic()),
     ]
     write_image(path, Leaves(1, 48, 0).read())
     changed = pack({"a": ImagePath(path)}, 3, Bicubic())
     assert torch.equal(pixels_of(changed, 0), Leaves(1, 48, 0).read())
-    assert len({packed.path for packed in (one, *others, changed)}) == 9
+    assert len({packed.path for packed in (one, *others, changed)}) == 10
 
 
 def test_a_damaged_pack_is_made_again() -> None:

@@ -1,4 +1,4 @@
-"""Settings that our code refuses: one sentence, exit code 2. Keys, choices and types are Hydra's (see test_idioms.py)."""
+"""Settings that our code refuses: one sentence, exit code 2. Keys, choices, types are Hydra's (see test_idioms.py)."""
 
 from pathlib import Path
 
@@ -49,7 +49,14 @@ def test_wrong_setting(words: str, sentence: str, tmp_path: Path) -> None:
 def test_experiments_run(experiment: str, tmp_path: Path) -> None:
     """A batch of each stage, on generated images; a recipe has no opinion on the network, but for `paper`."""
     small = [word for word in SMALL if not word.startswith(("data.patch_size", "data.stride", "trainer.max_epochs"))]
-    run("train.py", f"experiment={experiment}", *small, "data.leaves.size=128", "trainer.fast_dev_run=true", cwd=tmp_path)
+    run(
+        "train.py",
+        f"experiment={experiment}",
+        *small,
+        "data.leaves.size=128",
+        "trainer.fast_dev_run=true",
+        cwd=tmp_path,
+    )
 
 
 @needs("Set5")
@@ -79,5 +86,5 @@ def test_precision_follows_the_hardware(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
 def test_a_gpu_that_is_not_there() -> None:
     assert device_of("auto") == device_of("cpu") == torch.device("cpu")
-    with pytest.raises(UserError, match="trainer.accelerator=gpu: torch finds no such device here"):
+    with pytest.raises(UserError, match=r"trainer\.accelerator=gpu: torch finds no such device here"):
         device_of("gpu")

@@ -84,6 +84,8 @@ class SRDataModule(L.LightningDataModule):
         copies = {f"{name} x {f}": Rescaled(image, f) for f in self.rescale for name, image in training.items()}
         image_set = self.val or self.train
         self.validation = read_samples(held_out, image_set, image_set, self.scale, self.degradation)
+        if stage == "validate":
+            return
         self._read_tests(held_out)
         trainer: Any = self.trainer
         if trainer and self.sampling["batch_size"] % trainer.world_size:

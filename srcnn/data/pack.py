@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import json
+import marshal
 import mmap
 import os
 import re
@@ -96,14 +97,21 @@ def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> 
 
 def _key(images: Mapping[str, Source], scale: int, degradation: Degradation) -> str:
     """A name for the pack: another if anything is that its pixels depend on, also the code that makes them."""
-    classes = {type(degradation), *map(type, images.values())}
-    files = {srcnn.image.__file__, *map(inspect.getfile, classes)}
-    code = sorted(hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files)
+    sources = {_code_of(cls) for cls in {type(degradation), *map(type, images.values())}}
+    code = sorted(hashlib.sha256(text).hexdigest() for text in sources | {Path(srcnn.image.__file__).read_bytes()})
     settings = [type(degradation).__qualname__, sorted(vars(degradation).items())]
     content = [[name, source.identity()] for name, source in images.items()]
     digest = hashlib.sha256(json.dumps([_FORMAT, code, scale, settings, content], default=repr).encode())
     words = re.sub(r"\W+", "-", f"x{scale} {degradation.describe()}")[:60]
     return f"{words}-{digest.hexdigest()[:16]}"
+
+
+def _code_of(cls: type) -> bytes:
+    try:
+        return Path(inspect.getfile(cls)).read_bytes()
+    except (OSError, TypeError):  # typed in a notebook
+        functions = filter(inspect.isfunction, vars(cls).values())
+        return b"".join(marshal.dumps(function.__code__) for function in functions)
 
 
 def _write(path: Path, images: Mapping[str, Source], scale: int, degradation: Degradation) -> None:
