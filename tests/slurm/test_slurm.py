@@ -3,7 +3,6 @@
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT, SMALL, run
-from node import output, running, wait_until, why_not
+from node import WAIT, output, running, wait_until, why_not
 
 from srcnn.checkpoint import read_checkpoint
 
@@ -25,7 +24,7 @@ pytestmark = [
     pytest.mark.skipif(why_not() != "", reason=why_not()),
 ]
 
-LONG = [*SMALL, "trainer.max_epochs=100", "trainer.precision=32-true"]
+LONG = [*SMALL, "trainer.max_epochs=20", "trainer.precision=32-true", "logger=csv"]
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +53,10 @@ def state(job: str, env: dict[str, str]) -> str:
     return next((word.partition("=")[2] for word in words if word.startswith("JobState=")), "")
 
 
-def announce_the_end(job: str, number: int, env: dict[str, str]) -> None:
+def announce_the_end(job: str, env: dict[str, str]) -> None:
     """What SLURM does some seconds before a job's time is over."""
     wait_until(lambda: state(job, env) == "RUNNING")
-    subprocess.run(["scancel", f"--signal={signal.Signals(number).name}", job], env=env, check=True)
+    subprocess.run(["scancel", "--signal=USR1", job], env=env, check=True)
     wait_until(lambda: state(job, env) == "PENDING")
     wait_until(lambda: state(job, env) == "RUNNING")
 
@@ -80,9 +79,9 @@ def test_a_requeued_run_is_the_uninterrupted_one(node: dict[str, str], whole: Pa
     command = ["sbatch", "--parsable", f"--output={log}", "docs/slurm.sh", *LONG, f"hydra.run.dir={folder}"]
     job = subprocess.run(command, cwd=ROOT, env=node, check=True, capture_output=True, text=True).stdout.strip()
     wait_until(lambda: f"{job}.0" in output(["squeue", "--steps", "--noheader", "--format=%i"], node))
-    announce_the_end(job, signal.SIGUSR1, node)
+    announce_the_end(job, node)
     wait_until((folder / "checkpoints" / "last.ckpt").exists)
-    announce_the_end(job, signal.SIGUSR1, node)
+    announce_the_end(job, node)
     wait_until(lambda: state(job, node) in ("COMPLETED", "FAILED"))
     text = log.read_text()
     assert state(job, node) == "COMPLETED", text
@@ -100,7 +99,7 @@ def test_without_srun_a_job_is_one_process(node: dict[str, str], tmp_path: Path)
     shell = ["salloc", "--ntasks=1", "--job-name=shell", *train, f"hydra.run.dir={tmp_path}/shell"]
     options: dict[str, Any] = {"env": node, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     for job in [subprocess.Popen(command, cwd=ROOT, **options) for command in (batch, shell)]:
-        text = job.communicate(timeout=300)[0]
+        text = job.communicate(timeout=WAIT)[0]
         assert job.returncode == 0, text
     for name in ("batch", "shell"):
         assert (tmp_path / name / "weights.pth").exists()
@@ -116,9 +115,9 @@ def test_srun_with_two_tasks_is_one_process(node: dict[str, str], tmp_path: Path
     command = [*sbatch, "docs/slurm.sh", *settings, f"hydra.run.dir={tmp_path}/wrong"]
     wrong = subprocess.Popen(command, cwd=ROOT, **options)
     run("train.py", *settings, "hydra.run.dir=one", cwd=tmp_path)
-    text = two.communicate(timeout=300)[0]
+    text = two.communicate(timeout=WAIT)[0]
     assert two.returncode == 0, text
-    assert wrong.wait(300) == 2
+    assert wrong.wait(WAIT) == 2
     refused = (tmp_path / "log").read_text()
     assert refused.count("srun or torchrun has started 2 processes, which has to be as many") == 1
     assert not (tmp_path / "wrong" / "checkpoints").exists()
@@ -138,12 +137,13 @@ def test_a_sweep_of_jobs(node: dict[str, str], whole: Path, tmp_path: Path) -> N
     begun = [tmp_path / "sweep" / number / "checkpoints" / "last.ckpt" for number in "02"]
     wait_until(lambda: begun[0].exists() or sweep.poll() is not None)
     array = output(["squeue", "--noheader", "--name=srcnn", "--format=%F"], node).split()[0]
-    announce_the_end(f"{array}_0", signal.SIGUSR1, node)
+    subprocess.run(["scancel", "--signal=USR1", f"{array}_0"], env=node, check=True)
     wait_until(begun[1].exists)
     subprocess.run(["scancel", f"{array}_2"], env=node, check=True)
-    assert sweep.wait(300) == 1
+    assert sweep.wait(WAIT) == 1
     assert "CANCELLED" in (tmp_path / "out").read_text()
-    again = subprocess.run(command, **options, capture_output=True, timeout=300)
+    assert "Restarts=1" in output(["scontrol", "show", "job", f"{array}_0"], node)
+    again = subprocess.run(command, **options, capture_output=True, timeout=WAIT)
     text = again.stdout + again.stderr
     assert again.returncode == 1, text
     assert "Traceback" not in text
