@@ -51,11 +51,14 @@ def train(cfg: DictConfig) -> float | None:
     callbacks, loggers = launch.instantiate_all(cfg.get("callbacks")), launch.instantiate_all(cfg.get("logger"))
     make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     trainer = make_trainer(default_root_dir=folder, callbacks=callbacks, logger=loggers or False)
+    launch.check_processes(trainer.num_devices * trainer.num_nodes)
     start = time.monotonic()
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True if cfg.ckpt_path else None)
     seconds = time.monotonic() - start
     if not trainer.is_global_zero:
         return None
+    for path in folder.glob("hpc_ckpt_*.ckpt"):  # of SLURM's requeues: Lightning would load them ever after
+        path.unlink()
 
     # The test is of the weights one would ship, by a Trainer of its own on one device: the one that has trained would
     # let its callbacks put other weights in their place.

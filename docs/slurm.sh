@@ -6,10 +6,11 @@
 #SBATCH --ntasks-per-node=1      # as many as trainer.devices
 #SBATCH --cpus-per-task=8
 #SBATCH --time=2:00:00
-#SBATCH --signal=SIGUSR1@90      # seconds before the end in which to save
+#SBATCH --signal=SIGUSR1@90      # seconds before the end in which to save; Lightning then queues the job again
 #SBATCH --requeue
 #SBATCH --open-mode=append
 srun --cpus-per-task="$SLURM_CPUS_PER_TASK" python train.py "$@" resume=auto
 code=$?
-[ $code != 138 ] || scontrol requeue "$SLURM_JOB_ID"   # SIGUSR1 came while Python was starting
+# SIGUSR1 while Python starts, or tests: Lightning does not listen then.
+[ $code != 138 ] || scontrol requeue "$SLURM_JOB_ID"
 exit $code

@@ -90,7 +90,7 @@ def settings(path: Path, words: list[str]) -> DictConfig:
 
 def fail(error: Exception) -> NoReturn:
     """One sentence on stderr, of the first process, and the exit code."""
-    if os.environ.get("LOCAL_RANK", "0") == os.environ.get("RANK", "0") == "0":
+    if all(os.environ.get(key, "0") == "0" for key in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(getattr(error, "code", 2))
 
@@ -104,13 +104,29 @@ def prepare() -> None:
         no_group = re.compile(r"(logger|callbacks)=null")  # as people type it; Hydra's word is ~logger
         sys.argv[1:] = expand_resume([no_group.sub(r"~\1", word) for word in sys.argv[1:]])
         words = dict(word.partition("=")[::2] for word in sys.argv[1:] if "=" in word)
-        if "TORCHELASTIC_RUN_ID" in os.environ and "hydra.run.dir" not in words:
-            raise UserError("under torchrun every process has to know the run's folder: name it with hydra.run.dir=…")
+        if _started_processes() > 1 and "hydra.run.dir" not in words:
+            starter = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "srun"
+            raise UserError(f"under {starter} every process has to know the run's folder: name it with hydra.run.dir=…")
         for key in {"hydra.run.dir", "hydra.sweep.dir"} & words.keys():
             if "$" not in words[key]:
                 _make_folder(key, Path(words[key].strip("'\"")))
     except UserError as error:
         fail(error)
+
+
+def _started_processes() -> int:
+    """How many torchrun or srun has started; Lightning starts its own later."""
+    return int(os.environ.get("WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_STEP_NUM_TASKS", 1))
+
+
+def check_processes(expected: int) -> None:
+    """Refuse what Lightning lets pass: processes that were to be one would each train alone, in one folder."""
+    started = _started_processes()
+    if started not in (1, expected):
+        raise UserError(
+            f"srun or torchrun has started {started} processes, which has to be as many as trainer.devices times "
+            f"trainer.num_nodes, now {expected}"
+        )
 
 
 def _make_folder(key: str, folder: Path) -> None:
