@@ -34,7 +34,7 @@ from srcnn.report import terminal
 
 
 def train(cfg: DictConfig) -> float | None:
-    """One run with the settings of configs/train.yaml; returns the validation PSNR in dB, by which sweeps are ranked."""
+    """One run with the settings of configs/train.yaml; returns the PSNR in dB on the validation images."""
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     L.seed_everything(cfg.seed, verbose=False)

@@ -46,7 +46,9 @@ def check(net: Network) -> list[str]:
         if measured > declared:
             faults.append(f"{name}: a pixel depends on {measured} pixels on each side, {attribute} says {declared}")
         elif measured + 2 < declared:  # bicubic has 2, and at scale 1 none
-            faults.append(f"{name}: a pixel depends on {measured} pixels on each side only, {attribute} says {declared}")
+            faults.append(
+                f"{name}: a pixel depends on {measured} pixels on each side only, {attribute} says {declared}"
+            )
     with torch.no_grad():
         alone = random(torch.cat([lr, lr.flip(3)]))[:1]
         enlarged = [random.upscale(lr[:, :1].expand(-1, channels, -1, -1)) for channels in (1, 3)]
@@ -61,7 +63,10 @@ def check(net: Network) -> list[str]:
     faults += _training_faults(random, lr, sr)
 
     if not is_plain(net.arguments):
-        return [*faults, f"{name}: its arguments {net.arguments} are not all numbers and strings: no file can hold them"]
+        return [
+            *faults,
+            f"{name}: its arguments {net.arguments} are not all numbers and strings: no file can hold them",
+        ]
     with tempfile.TemporaryDirectory() as folder:
         try:
             save_weights(Path(folder, "net.pth"), random, {})
@@ -71,7 +76,9 @@ def check(net: Network) -> list[str]:
     with torch.no_grad():
         again = loaded(lr)
     if not torch.equal(again, sr):
-        faults.append(f"{name}: saved and loaded it gives another result; is something random, or not in its state_dict?")
+        faults.append(
+            f"{name}: saved and loaded it gives another result; is something random, or not in its state_dict?"
+        )
     return faults
 
 
@@ -82,7 +89,9 @@ def _training_faults(net: Network, lr: Tensor, sr: Tensor) -> list[str]:
         part.square().mean().backward()
     borders = [(whole - side) / 2 for whole, side in zip(sr.shape[2:], part.shape[2:], strict=True)]
     if borders[0] != borders[1] or borders[0] < 0 or borders[0] % 1:
-        faults.append(f"{name}.valid makes {list(part.shape)} of {list(lr.shape)}, which is not the middle of the whole")
+        faults.append(
+            f"{name}.valid makes {list(part.shape)} of {list(lr.shape)}, which is not the middle of the whole"
+        )
     elif not torch.allclose(part, shave(sr, int(borders[0])), atol=_TOLERANCE * float(sr.abs().max())):
         faults.append(f"{name}.valid gives other values than the network's whole result")
     unused = [key for key, value in net.named_parameters() if value.requires_grad and value.grad is None]

@@ -142,20 +142,20 @@ class SuperResolution(L.LightningModule):
         for group in optimizer.param_groups:
             group["configured_lr"] = group["lr"]
         self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
-        if self.schedule is None:
+        if (schedule := self.schedule) is None:
             return optimizer
         steps, make = self.trainer.estimated_stepping_batches, getattr(self.schedule, "func", self.schedule)
         config: dict[str, Any] = {"interval": self.interval, "monitor": "val/psnr"}
         if "optimizer" not in inspect.signature(self.schedule).parameters:
             total = steps if self.interval == "step" else self.trainer.max_epochs or 1
-            return [optimizer], [{**config, "scheduler": LambdaLR(optimizer, lambda done: self.schedule(done, total))}]
+            return [optimizer], [{**config, "scheduler": LambdaLR(optimizer, lambda done: schedule(done, total))}]
         filled: dict[str, Any] = {}
         given = getattr(self.schedule, "keywords", {})
         if make is OneCycleLR:
             config["interval"], filled = "step", {"total_steps": steps}
         elif make is ReduceLROnPlateau:
             config["interval"], filled = "epoch", {"mode": "max"}  # val/psnr: the higher the better
-        return [optimizer], [{**config, "scheduler": self.schedule(optimizer, **(filled | given))}]
+        return [optimizer], [{**config, "scheduler": schedule(optimizer, **(filled | given))}]
 
     def on_train_start(self) -> None:
         """Let the options of this command win over those that Lightning has just restored from a checkpoint."""

@@ -32,9 +32,9 @@ class Muon(torch.optim.Optimizer):
     module    what is trained: a network, or an `nn.ModuleList` of a network and a loss with parameters
     bias_lr   Adam's learning rate
     later_lr  the learning rate of layers that do not see the image; None: `lr`
-    weight_decay  decoupled: a step multiplies the weights that Muon trains by 1 - lr * weight_decay. Without it they grow
-              with the steps, and the network explodes on images unlike those it has seen. For networks that add their
-              input; it would pull others away from the identity that runs through their weights.
+    weight_decay  decoupled: a step multiplies the weights that Muon trains by 1 - lr * weight_decay. Without it they
+              grow with the steps, and the network explodes on images unlike those it has seen. For networks that add
+              their input; it would pull others away from the identity that runs through their weights.
     whiten    a convolution of the image learns in coordinates in which photographs are white, but for this share of
               their mean variance (0: in pixels). There flat and smooth patterns are a hundred times stronger than
               edges, and a step that is right for edges makes brightness swing.

@@ -1,6 +1,6 @@
 """Runs killed at random places and resumed, against the run that nobody interrupts.
 
-    python tests/kills.py 30            thirty kills, a third of them within the first epoch
+python tests/kills.py 30            thirty kills, a third of them within the first epoch
 """
 
 import os
@@ -44,7 +44,7 @@ class Stop(L.Callback):
 
 
 def stopped(folder: Path, after: int, number: int = signal.SIGKILL, settings: list[str] = SETTINGS) -> int:
-    """Run in a child process that gets a signal; returns its exit code, minus the signal's number where that ended it."""
+    """Run in a child process that gets a signal; returns its exit code, or minus the signal that ended it."""
     stop = [f"+callbacks.stop={{_target_: kills.Stop, after: {after}, number: {int(number)}}}"]
     if child := os.fork():
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -90,7 +90,14 @@ def schedule(done, total, at=""):
     return 1 / (1 + done)
 '''
 
-NET = ["model=espcn", "model._target_=mine.Net", "~model.channels", "~model.kernels", "~model.widths", "~model.padding_mode"]
+NET = [
+    "model=espcn",
+    "model._target_=mine.Net",
+    "~model.channels",
+    "~model.kernels",
+    "~model.widths",
+    "~model.padding_mode",
+]
 SCHEDULE = ["scheduler=cosine", "~scheduler.schedule", "+scheduler.schedule._target_=mine.schedule"]
 
 

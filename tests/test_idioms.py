@@ -1,8 +1,6 @@
 """What people who know Lightning and Hydra type and write, each as they would."""
 
 import json
-import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -232,12 +230,23 @@ class OneLayer(Network):
 def test_a_network_in_ones_own_module(tmp_path: Path) -> None:
     """Trained, loaded and evaluated, without a file in srcnn/nets."""
     (tmp_path / "mynet.py").write_text(NETWORK)
-    model = ["model._target_=mynet.OneLayer", *(f"~model.{key}" for key in composed().model if key not in ("_target_", "scale"))]
+    model = [
+        "model._target_=mynet.OneLayer",
+        *(f"~model.{key}" for key in composed().model if key not in ("_target_", "scale")),
+    ]
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     run("train.py", *SMALL, *model, "+model.width=5", "hydra.run.dir=run", cwd=tmp_path, env=env)
     refused = run("predict.py", "ckpt_path=run", "x.png", cwd=tmp_path, code=2)
     assert "'OneLayer' is not known here" in refused and "imports=[" in refused
-    output = run("-m", "srcnn.evaluate", "ckpt_path=run/weights.pth", "imports=[mynet]", "data.test=[photos]", cwd=tmp_path, env={"PYTHONPATH": str(ROOT)})
+    output = run(
+        "-m",
+        "srcnn.evaluate",
+        "ckpt_path=run/weights.pth",
+        "imports=[mynet]",
+        "data.test=[photos]",
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+    )
     assert "OneLayer" in output
     sys.path.insert(0, str(tmp_path))
     try:
@@ -259,8 +268,16 @@ TORCH_SCHEDULES = [
 
 @pytest.mark.parametrize("schedule", TORCH_SCHEDULES, ids=lambda words: words[0])
 def test_torchs_schedulers(schedule: list[str], tmp_path: Path) -> None:
-    target = f"scheduler.schedule={{_target_: torch.optim.lr_scheduler.{schedule[0]}, _partial_: true, {schedule[1].replace('=', ': ')}}}"
-    words = [*SMALL, target, "scheduler.interval=epoch", "trainer.max_epochs=3", "trainer.log_every_n_steps=1", "hydra.run.dir=run"]
+    name, option = schedule[0], schedule[1].replace("=", ": ")
+    target = f"scheduler.schedule={{_target_: torch.optim.lr_scheduler.{name}, _partial_: true, {option}}}"
+    words = [
+        *SMALL,
+        target,
+        "scheduler.interval=epoch",
+        "trainer.max_epochs=3",
+        "trainer.log_every_n_steps=1",
+        "hydra.run.dir=run",
+    ]
     run("train.py", *words, cwd=tmp_path)
     rates = [float(row["train/lr"]) for row in read_csv(tmp_path / "run" / "metrics.csv") if row.get("train/lr")]
     assert len(rates) == 3 * 3

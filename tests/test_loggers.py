@@ -12,14 +12,14 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
+from srcnn.checkpoint import load_network
 from srcnn.data.samples import Sample
 from srcnn.files import read_image
 from srcnn.image import to_uint8
+from srcnn.inference.tiles import super_resolve
 from srcnn.nets import SRCNN
 from srcnn.report.loggers import MetricsCSV, first_filters, hardest_crop, panels_of
 from srcnn.report.panels import CAPTION, GAP
-from srcnn.checkpoint import load_network
-from srcnn.inference.tiles import super_resolve
 
 
 def read(folder: Path) -> EventAccumulator:

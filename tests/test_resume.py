@@ -109,11 +109,22 @@ def test_some_settings_overridden(tmp_path: Path) -> None:
 
 def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
-    bad = ["model._target_=os.system", "+x=${oc.env:HOME}", "hydra.run.dir=/elsewhere", "logger.csv.save_dir=/elsewhere"]
+    bad = [
+        "model._target_=os.system",
+        "+x=${oc.env:HOME}",
+        "hydra.run.dir=/elsewhere",
+        "logger.csv.save_dir=/elsewhere",
+    ]
     checkpoint["run"]["overrides"] = ["optim.lr=3e-3", "experiment=fast", "data.hold_out=[t9,t27]", *bad]
     torch.save(checkpoint, tmp_path / "alone.ckpt")
     words = expand_resume([f"resume={tmp_path / 'alone.ckpt'}", "seed=3"])
-    assert words == ["optim.lr=3e-3", "experiment=fast", "data.hold_out=[t9,t27]", "seed=3", f"ckpt_path='{tmp_path / 'alone.ckpt'}'"]
+    assert words == [
+        "optim.lr=3e-3",
+        "experiment=fast",
+        "data.hold_out=[t9,t27]",
+        "seed=3",
+        f"ckpt_path='{tmp_path / 'alone.ckpt'}'",
+    ]
 
 
 @pytest.mark.parametrize(

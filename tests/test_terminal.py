@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, read_csv, run
 
-from srcnn.report.page import duration
 from srcnn.checkpoint import read_checkpoint
+from srcnn.report.page import duration
 
 
 def test_plain_lines(tiny: list[str], tmp_path: Path) -> None:

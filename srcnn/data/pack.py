@@ -8,10 +8,11 @@ import mmap
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,7 +132,7 @@ def _write(path: Path, images: Mapping[str, Source], scale: int, degradation: De
         file.write(text + len(text).to_bytes(8, "little"))
 
 
-def _in_threads(function, items: Sequence) -> Iterator:  # type: ignore[no-untyped-def]
+def _in_threads(function: Callable[[Any], Any], items: Sequence) -> Iterator[Any]:
     """`map(function, items)` by a thread a core; Pillow and torch let others run while they compute."""
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as threads:
