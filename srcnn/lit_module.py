@@ -146,7 +146,7 @@ class SuperResolution(L.LightningModule):
             return optimizer
         steps, make = self.trainer.estimated_stepping_batches, getattr(self.schedule, "func", self.schedule)
         config: dict[str, Any] = {"interval": self.interval, "monitor": "val/psnr"}
-        if "optimizer" not in inspect.signature(self.schedule).parameters:
+        if "optimizer" not in inspect.signature(schedule).parameters:
             total = steps if self.interval == "step" else self.trainer.max_epochs or 1
             return [optimizer], [{**config, "scheduler": LambdaLR(optimizer, lambda done: schedule(done, total))}]
         filled: dict[str, Any] = {}
