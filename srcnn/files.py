@@ -47,7 +47,7 @@ def read_image(path: str | os.PathLike | IO[bytes]) -> Tensor:
         with Image.open(path) as file:
             if is_deep(file):
                 raise UserError(f"{path}: more than 8 bits a channel; convert it to 8 bits first")
-            if file.has_transparency_data and file.convert("RGBA").getchannel("A").getextrema()[0] < 255:
+            if file.has_transparency_data and np.asarray(file.convert("RGBA").getchannel("A")).min() < 255:
                 raise UserError(f"{path}: has transparency; flatten it first")
             pixels = np.array(file.convert("L" if file.mode in ("1", "L", "LA") else "RGB"))
     except UserError:
