@@ -1,10 +1,5 @@
 """Errors that end in one sentence on stderr instead of a traceback."""
 
-import errno
-
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: the disk is full
-
-
 class UserError(ValueError):
     """A mistake in settings or files: one sentence that names the file or key and the remedy.
 
