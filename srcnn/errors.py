@@ -1,5 +1,6 @@
 """Errors that end in one sentence on stderr instead of a traceback."""
 
+
 class UserError(ValueError):
     """A mistake in settings or files: one sentence that names the file or key and the remedy.
 

@@ -51,7 +51,7 @@ def test_torchrun(two: Path, tmp_path: Path) -> None:
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(ROOT / "train.py"), *TWO]
     run(*command, "hydra.run.dir=run", cwd=tmp_path)
     assert lost(two, tmp_path / "run") == []
-    output = run("train.py", *TWO, cwd=tmp_path, code=2, env={"TORCHELASTIC_RUN_ID": "1"})
+    output = run("train.py", *TWO, cwd=tmp_path, code=2, env={"TORCHELASTIC_RUN_ID": "1", "WORLD_SIZE": "2"})
     assert "under torchrun every process has to know the run's folder" in output
 
 
