@@ -7,10 +7,9 @@
     python predict.py ckpt_path=CKPT input=lr.bmp    with your network
     python predict.py ckpt_path=CKPT                 its test set, shrunk and super-resolved, with scores
 
-CKPT is a .ckpt, weights.pth or folder of train.py, a name in srcnn/weights (srcnn_x2), or a bare state_dict of SRCNN or
-Compact (.pth; scale= if it is not 3). An image comes back as what it was: format, gray or colour, alpha, 16 bits, ICC
-profile, EXIF. GIF, PPM, AVIF and JPEG 2000 become PNG: a.gif_x3.png. What is there already is made again only with
-overwrite=true; an image that cannot be read is reported and skipped, and the exit code is 1.
+CKPT is a .ckpt, weights.pth or folder of train.py, a name in srcnn/weights (srcnn_x2), or a bare state_dict (.pth). An
+image comes back as what it was: format, gray or colour, alpha, 16 bits, ICC profile, EXIF. GIF, PPM, AVIF and JPEG 2000
+become PNG, a.gif_x3.png. What is there already is kept; a bad file is skipped, and the exit code is 1.
 """
 
 import signal
