@@ -19,17 +19,6 @@ from srcnn.report.plots import Line, plot
 from srcnn.report.sweep import SweepTable
 
 
-def test_a_run_holds_everything(trained: Path) -> None:
-    names = {path.name for path in trained.iterdir()}
-    assert names >= {"weights.pth", "metrics.csv", "scores.csv", "scores.json", "comparison.png", "report.html"}
-    rows = read_csv(trained / "metrics.csv")
-    assert {"train/loss", "train/lr", "train/Mpixel_per_s", "val/psnr", "val/psnr_bicubic"} <= set(rows[0])
-    scores = read_csv(trained / "scores.csv")
-    assert [row["image"] for row in scores] == [*(f"image{number}" for number in range(8)), "mean"]
-    mean = sum(float(row["psnr"]) for row in scores[:-1]) / 8
-    assert float(scores[-1]["psnr"]) == pytest.approx(mean, abs=1e-4)
-
-
 def test_a_report_tells_how_it_came_about(trained: Path) -> None:
     text = (trained / "report.html").read_text()
     assert "python train.py data=folder" in text
@@ -99,15 +88,6 @@ def end_sweep(folder: Path, *overrides: str) -> None:
     SweepTable().on_multirun_end(OmegaConf.create({"output_dir": "${hydra:runtime.output_dir}", "hydra": hydra}))
 
 
-def test_a_sweep(sweep: tuple[Path, str]) -> None:
-    folder, output = sweep
-    rows = read_csv(folder / "sweep.csv")
-    figures = [float(row["validation"]) for row in rows[:-1]]
-    assert len(figures) == 4 and figures == sorted(figures, reverse=True) and figures[0] > figures[-1]
-    assert "optim.lr=" in rows[0]["settings"] and rows[-1]["run"] == "bicubic"
-    assert "ranked by PSNR (dB, protocol authors)" in output
-
-
 def test_a_sweep_of_unlike_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Other test sets, no validation, null and lists as typed, an interpolation, and mean and deviation over seeds."""
     words = ["data.root=${output_dir}/data"]
@@ -156,10 +136,9 @@ def test_a_log_that_a_kill_cut_off(tmp_path: Path) -> None:
     """The row without an end is left out: its number may be another one."""
     path = tmp_path / "metrics.csv"
     path.write_text("step,train/loss\n0,0.5\n1,3.1")
-    ((title, svg),) = curves({"a": path}, "train/loss", "loss")
+    cut = curves({"a": path}, "train/loss", "loss")
     path.write_text("step,train/loss\n0,0.5\n")
-    ((same_title, same_svg),) = curves({"a": path}, "train/loss", "loss")
-    assert title == same_title == "loss" and svg.count("<use") == same_svg.count("<use")
+    assert cut == curves({"a": path}, "train/loss", "loss") != []
     assert curves({"a": None, "b": tmp_path / "none.csv"}, "train/loss", "loss") == []
 
 

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]  # Okabe and Ito's, for the colour-blind
 GRAY = "#7d8590"
 _INKS = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-_OPTIONS: Any = {"svg.fonttype": "none", "font.size": 11, "text.parse_math": False} | dict.fromkeys(_INKS, GRAY)
+_OPTIONS: Any = {"svg.fonttype": "none", "svg.hashsalt": "", "font.size": 11, "text.parse_math": False}
+_OPTIONS |= dict.fromkeys(_INKS, GRAY)
 
 
 class Line(NamedTuple):

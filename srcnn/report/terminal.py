@@ -43,7 +43,7 @@ class Banner(L.Callback):
         kind = f"{type(net).__name__} x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}"
         lines = {"network": f"{kind}, {net.parameter_count:,} parameters"}
         lines["data"] = type(data or trainer.train_dataloader).__name__
-        epochs = steps / math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        epochs = steps / -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
         lines["training"] = f"{steps:,} steps in {math.ceil(epochs)} epochs" if steps < math.inf else "without end"
         if patches := getattr(data, "patches", None):
             lines["data"] = f"{len(patches.images)} images of {data.train}, {len(data.validation)} more to validate on"
