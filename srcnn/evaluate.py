@@ -87,7 +87,7 @@ def test_images(cfg: Any, runs: Sequence[Mapping[str, Any]], scale: int) -> tupl
     sets = _as_list(cfg.get("hr") or data["test"] or trained.get("test") or "Set5")
     if lr and hr:
         return read_pairs(hr, lr, scale), "as given"
-    if lr or data.get("test_hr") or ("pairs" in sets and not trained):
+    if lr or data.get("test_hr") or ("pairs" in sets and trained.get("train") != "pairs"):
         raise UserError("pairs of your own: name both folders, data.test_hr= and data.test_lr=")
     degradations = {
         made.describe(): made for made in (_degradation(cfg.degradation, run, sets) for run in runs or [{}])

@@ -78,7 +78,8 @@ class SRDataModule(L.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the images; raises UserError for what is wrong with one."""
         if stage == "test":
-            self._read_tests({} if all(self.test_pairs) else self._split()[1])
+            needs_held_out = "pairs" in self.test and not all(self.test_pairs)
+            self._read_tests(self._split()[1] if needs_held_out else {})
             return
         training, held_out = self._split()
         copies = {f"{name} x {f}": Rescaled(image, f) for f in self.rescale for name, image in training.items()}
