@@ -52,7 +52,11 @@ class Network(nn.Module):
         except TypeError:  # __init__ will say so itself; copy.copy and pickle call without arguments
             return net
         bound.apply_defaults()
-        for key, value in list(bound.arguments.items())[1:]:
+        named = dict(list(bound.arguments.items())[1:])
+        for name, parameter in bound.signature.parameters.items():
+            if parameter.kind is parameter.VAR_KEYWORD:
+                named |= named.pop(name)
+        for key, value in named.items():
             is_list = isinstance(value, Sequence) and not isinstance(value, str)  # a tuple, or OmegaConf's
             net.__dict__.setdefault("arguments", {})[key] = list(value) if is_list else value
         return net
