@@ -110,13 +110,14 @@ def test_srun_with_two_tasks_is_one_process(node: dict[str, str], tmp_path: Path
     srun = ["srun", "--ntasks-per-node=2", "python", str(ROOT / "train.py"), *settings]
     options: dict[str, Any] = {"env": node, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     two = subprocess.Popen([*srun, "trainer.devices=2", f"hydra.run.dir={tmp_path}/two"], **options)
-    sbatch = ["sbatch", "--wait", "--ntasks-per-node=2", "--cpus-per-task=1", f"--output={tmp_path}/log"]
+    sbatch = ["sbatch", "--parsable", "--ntasks-per-node=2", "--cpus-per-task=1", f"--output={tmp_path}/log"]
     command = [*sbatch, "docs/slurm.sh", *settings, f"hydra.run.dir={tmp_path}/wrong"]
-    wrong = subprocess.Popen(command, cwd=ROOT, **options)
+    wrong = subprocess.run(command, cwd=ROOT, env=node, check=True, capture_output=True, text=True).stdout.strip()
     run("train.py", *settings, "hydra.run.dir=one", cwd=tmp_path)
     text = two.communicate(timeout=WAIT)[0]
     assert two.returncode == 0, text
-    assert wrong.wait(WAIT) == 2
+    wait_until(lambda: state(wrong, node) in ("COMPLETED", "FAILED"))  # sbatch --wait looks twice a minute
+    assert "ExitCode=2:0" in output(["scontrol", "show", "job", wrong], node)
     refused = (tmp_path / "log").read_text()
     assert refused.count("srun or torchrun has started 2 processes, which has to be as many") == 1
     assert not (tmp_path / "wrong" / "checkpoints").exists()
