@@ -238,12 +238,14 @@ def _cause(error: Exception) -> BaseException:
 def _finished(cfg: DictConfig) -> float | None:
     """The validation PSNR of a sweep's run that is done; else the run goes on from its last.ckpt, if it has one."""
     folder, words = Path(cfg.output_dir), overrides()
-    for path in (folder / "weights.pth", folder / "checkpoints" / "last.ckpt"):
-        if path.is_file() and read_checkpoint(path)["run"].get("overrides") == words:
-            if path.name == "weights.pth":
-                print(f"done already: {folder}", flush=True)
-                return read_checkpoint(path)["run"]["val_psnr"]
-            cfg.ckpt_path = str(path)
+    weights, last = folder / "weights.pth", folder / "checkpoints" / "last.ckpt"
+    if weights.is_file() and (folder / "scores.json").is_file():  # the latter is what a sweep is ranked by
+        run = read_checkpoint(weights)["run"]
+        if run.get("overrides") == words:
+            print(f"done already: {folder}", flush=True)
+            return run["val_psnr"]
+    if last.is_file() and read_checkpoint(last)["run"].get("overrides") == words:
+        cfg.ckpt_path = str(last)
     return None
 
 

@@ -113,8 +113,8 @@ class SuperResolution(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self.log("val/psnr", self.val_psnr, prog_bar=True)
         self.log("val/psnr_bicubic", self.bicubic_psnr)
-        if exact := int(self.val_psnr.left_out):
-            _log.warning("%d validation images are exact (infinite PSNR) and left out of the mean", exact)
+        if left_out := int(self.val_psnr.left_out):
+            _log.warning("%d validation images are exact or of one colour, and left out of the mean", left_out)
         with torch.autocast(self.device.type, enabled=False):
             largest = largest_value(self.net)
         if largest > 3:  # sound networks reach 2.9, on random bits
@@ -144,13 +144,13 @@ class SuperResolution(L.LightningModule):
         self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         if (schedule := self.schedule) is None:
             return optimizer
-        steps, make = self.trainer.estimated_stepping_batches, getattr(self.schedule, "func", self.schedule)
+        steps, make = self.trainer.estimated_stepping_batches, getattr(schedule, "func", schedule)
         config: dict[str, Any] = {"interval": self.interval, "monitor": "val/psnr"}
         if "optimizer" not in inspect.signature(schedule).parameters:
             total = steps if self.interval == "step" else self.trainer.max_epochs or 1
             return [optimizer], [{**config, "scheduler": LambdaLR(optimizer, lambda done: schedule(done, total))}]
         filled: dict[str, Any] = {}
-        given = getattr(self.schedule, "keywords", {})
+        given = getattr(schedule, "keywords", {})
         if make is OneCycleLR:
             config["interval"], filled = "step", {"total_steps": steps}
         elif make is ReduceLROnPlateau:
@@ -166,12 +166,12 @@ class SuperResolution(L.LightningModule):
             group = self.trainer.optimizers[0].param_groups[index]
             if schedulers is None or isinstance(schedulers, LambdaLR):
                 group.update({key: value for key, value in options.items() if key != "initial_lr"})
-            ratio = options["configured_lr"] / (group["configured_lr"] or 1)
-            group["configured_lr"] = options["configured_lr"]
             if isinstance(schedulers, LambdaLR):
                 schedulers.base_lrs[index] = group["initial_lr"] = options["configured_lr"]
                 group["lr"] = group["initial_lr"] * schedulers.lr_lambdas[index](schedulers.last_epoch)
-            elif schedulers is not None and ratio != 1:  # a scheduler of torch goes on from the rate that it has
+            elif schedulers is not None:  # one of torch's goes on from the rate that it has
+                ratio = options["configured_lr"] / (group["configured_lr"] or 1)
+                group["configured_lr"] = options["configured_lr"]
                 group["lr"] *= ratio
                 if index < len(getattr(schedulers, "base_lrs", [])):
                     schedulers.base_lrs[index] *= ratio

@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
         check_range("bias_lr", bias_lr, 0)
         check_range("whiten", whiten, 0)
         check_range("weight_decay", weight_decay, 0)
-        # A weight that is computed, as by weight normalisation, is no parameter: what it is made of learns by Adam.
+        # A weight that is computed, as by weight normalisation, is not a parameter: what it is made of learns by Adam.
         layers = [m for m in module.modules() if isinstance(m, _LAYERS) and isinstance(m.weight, nn.Parameter)]
         self._layers = {layer.weight: layer for layer in layers if layer.weight.requires_grad}
         images = [weight for weight, layer in self._layers.items() if _sees_the_image(layer)]

@@ -61,6 +61,10 @@ def test_a_fixed_slope_is_a_prelu_in_a_file(net_type: type[Compact | FSRCNN], tm
     save_weights(tmp_path / "w.pth", fixed, {})
     loaded, checkpoint = load_network(tmp_path / "w.pth")
     assert checkpoint["arguments"]["slope"] == 0.1 and torch.equal(loaded(lr), fixed(lr))
+    # Learned slopes are not taken over: what is stored is what is computed.
+    other = net_type(3, init="published")
+    fixed.load_state_dict(other.state_dict())
+    assert all(layer.weight.eq(0.1).all() for layer in fixed.modules() if isinstance(layer, torch.nn.PReLU))
 
 
 def test_an_lr_image_lies_within_0_and_1() -> None:

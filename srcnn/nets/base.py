@@ -56,9 +56,11 @@ class Network(nn.Module):
         for name, parameter in bound.signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 named |= named.pop(name)
-        for key, value in named.items():
-            is_list = isinstance(value, Sequence) and not isinstance(value, str)  # a tuple, or OmegaConf's
-            net.__dict__.setdefault("arguments", {})[key] = list(value) if is_list else value
+        # A tuple and OmegaConf's lists become lists.
+        net.__dict__["arguments"] = {
+            key: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
+            for key, value in named.items()
+        }
         return net
 
     def __init__(self, scale: int, channels: int = 3):
@@ -163,6 +165,11 @@ class PReLU(nn.PReLU):
         super().__init__(channels, 0.25 if slope is None else slope)
         self.slope = slope
         self.weight.requires_grad_(slope is None)
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        super()._load_from_state_dict(*arguments)
+        if self.slope is not None:  # of a file with learned slopes: what is stored is what is computed
+            nn.init.constant_(self.weight, self.slope)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.slope is not None:
