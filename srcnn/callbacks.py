@@ -74,5 +74,9 @@ def best_checkpoint(trainer: L.Trainer) -> tuple[str | None, float | None]:
         return None, None  # its average is what the run ends with
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/psnr" and callback.best_model_path:
-            return callback.best_model_path, float(callback.best_model_score or 0)
+            score = float(callback.best_model_score or 0)
+            # A run resumed from an earlier checkpoint may find the file of the later steps that it has dropped.
+            state = read_checkpoint(callback.best_model_path).get("callbacks", {}).get(callback.state_key, {})
+            if float(state.get("best_model_score", score)) == score:
+                return callback.best_model_path, score
     return None, None

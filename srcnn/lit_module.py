@@ -55,6 +55,7 @@ class SuperResolution(L.LightningModule):
         self.optimizer, self.schedule, self.interval, self.run = optimizer, schedule, interval, dict(run or {})
         self.val_psnr, self.bicubic_psnr = PSNR(self.protocol, net.scale), PSNR(self.protocol, net.scale)
         self.scores: list[tuple[str, str, Score]] = []  # of the last test: set, image, score
+        self.steps = 0  # of the training that the module has been through
         self._options: list[dict[str, Any]] = []  # of the optimiser's groups, as configured by this command
         self._rng_state: Tensor | None = None
         network = {"network": type(net).__name__, "arguments": net.arguments}
@@ -133,7 +134,8 @@ class SuperResolution(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         for name in dict.fromkeys(image_set for image_set, _, _ in self.scores):
             mean = mean_score([score for image_set, _, score in self.scores if image_set == name])
-            self.log_dict({f"test/{name}/psnr": mean.psnr, f"test/{name}/ssim": mean.ssim}, rank_zero_only=True)
+            figures = {f"test/{name}/psnr": mean.psnr, f"test/{name}/ssim": mean.ssim, "step": float(self.steps)}
+            self.log_dict(figures, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
         trained = nn.ModuleList([self.net, self.loss])
@@ -181,6 +183,7 @@ class SuperResolution(L.LightningModule):
             self.trainer.should_stop = True  # has Lightning validate once more, also within an epoch
 
     def on_fit_end(self) -> None:
+        self.steps = self.trainer.global_step
         self.net.to(memory_format=torch.contiguous_format)  # as a file is loaded: else last bits of results differ
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

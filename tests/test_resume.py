@@ -107,6 +107,17 @@ def test_some_settings_overridden(tmp_path: Path) -> None:
     assert "epoch 3/3" in output and "resuming" not in output  # Lightning's: the state, with the settings typed now
 
 
+def test_from_an_earlier_checkpoint(trained: Path, tmp_path: Path) -> None:
+    """The best checkpoint of the steps that were dropped is not this run's; the log's steps are the training's."""
+    shutil.copytree(trained, tmp_path / "run")
+    first = tmp_path / "run" / "checkpoints" / "epoch_0000.ckpt"
+    run("train.py", f"resume={first}", "optim.lr=0", cwd=tmp_path)
+    weights = {f"net.{key}": value for key, value in load_network(tmp_path / "run")[0].state_dict().items()}
+    assert not differences(weights, read_checkpoint(first)["state_dict"])
+    tested = [row for row in read_csv(tmp_path / "run" / "metrics.csv") if any("test/" in k and row[k] for k in row)]
+    assert [row["step"] for row in tested] == ["6"]
+
+
 def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
     bad = [

@@ -11,7 +11,8 @@ from srcnn.errors import UserError
 from srcnn.launch import CONFIGS, best_precision, device_of
 
 WRONG = [
-    ("scale=9", "scale=9: must be between 1 (the same size) and 8"),
+    ("scale=9", "scale=9: must be a whole number between 1 (the same size) and 8"),
+    ("scale=2.5", "scale=2.5: must be a whole number"),
     ("scale=1", "degradation=bicubic changes nothing at scale=1"),
     ("protocol=matlab", "protocol=matlab: choose authors or basicsr"),
     ("data.batch_size=0", "data.batch_size=0: must be a number, at least 1"),

@@ -65,8 +65,8 @@ class Network(nn.Module):
 
     def __init__(self, scale: int, channels: int = 3):
         super().__init__()
-        if not 1 <= scale <= 8:
-            raise UserError(f"scale={scale}: must be between 1 (the same size) and 8")
+        if scale not in range(1, 9):
+            raise UserError(f"scale={scale}: must be a whole number between 1 (the same size) and 8")
         check_choice("channels", channels, (1, 3))
         self.scale, self.channels = scale, channels
 
