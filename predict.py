@@ -16,8 +16,9 @@ import signal
 import sys
 from typing import Any
 
+from srcnn.device import device_of
 from srcnn.errors import UserError, check_range
-from srcnn.launch import command, device_of
+from srcnn.launch import command
 
 
 def predict(cfg: Any) -> int:

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 
 from benchmarks.ours import fit, prepare, psnr
 from benchmarks.table import DEVICE, synchronize
-from srcnn.launch import device_name
+from srcnn.device import device_name
 
 # Recipe and goal in dB. SRCNN's is the paper's figure on Y: Dong et al., TPAMI 2016.
 RUNS = {

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from srcnn import __version__
-from srcnn.launch import device_name
+from srcnn.device import device_name
 
 FOLDER = Path(__file__).parent / "results"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")

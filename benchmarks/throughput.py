@@ -23,7 +23,7 @@ from benchmarks.table import DEVICE, matrix_rate, show, synchronize
 from benchmarks.usual import BATCH, PATCH, Usual
 from srcnn.callbacks import EMA
 from srcnn.data.datamodule import SRDataModule
-from srcnn.launch import best_precision
+from srcnn.device import best_precision
 from srcnn.nets import SRCNN
 
 WARMUP = 10  # steps

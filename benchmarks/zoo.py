@@ -24,8 +24,8 @@ from benchmarks.table import show
 from srcnn.checkpoint import WEIGHTS, load_network
 from srcnn.data.degrade import Bicubic
 from srcnn.data.samples import read_sets
+from srcnn.device import device_name
 from srcnn.inference.tiles import for_inference, super_resolve
-from srcnn.launch import device_name
 from srcnn.metrics import PROTOCOLS, mean_score
 from srcnn.nets import Network
 

@@ -30,12 +30,13 @@ from srcnn.checkpoint import find_checkpoint, load_network
 from srcnn.data.datamodule import SRDataModule
 from srcnn.data.degrade import Bicubic, Degradation
 from srcnn.data.samples import Sample, read_pairs, read_sets
+from srcnn.device import device_of
 from srcnn.errors import UserError, check_choice
 from srcnn.files import list_images, read_image
 from srcnn.image import as_float, to_uint8
 from srcnn.inference.image_file import write_image
 from srcnn.inference.tiles import super_resolve
-from srcnn.launch import CONFIGS, command, device_of
+from srcnn.launch import CONFIGS, command
 from srcnn.metrics import find_protocol
 from srcnn.nets import Network
 

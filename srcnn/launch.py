@@ -3,36 +3,32 @@
 Hydra is imported where it is needed, as predict.py has to start quickly.
 """
 
-import ctypes
 import functools
 import importlib
 import inspect
 import io
 import os
-import platform
 import re
 import runpy
 import signal
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 import yaml  # type: ignore[import-untyped]
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from srcnn import __version__
 from srcnn.checkpoint import read_checkpoint
+from srcnn.device import keep_freed_memory
 from srcnn.errors import UserError
 
 _PACKAGE = Path(__file__).parent
 CONFIGS = next(filter(Path.is_dir, (_PACKAGE / "configs", _PACKAGE.parent / "configs")))  # of a wheel; of a clone
 _SCRIPTS = next(filter(Path.is_dir, (_PACKAGE / "scripts", _PACKAGE.parent)))  # likewise
-_CPU_BF16 = {"avx512_bf16", "amx_bf16", "bf16"}  # names of Intel, AMD and Arm in /proc/cpuinfo
 
 
 # ---- commands without Hydra: predict, evaluate, export
@@ -262,62 +258,6 @@ def instantiate_all(group: DictConfig | None) -> list[Any]:
     from hydra.utils import instantiate
 
     return [instantiate(part) for part in (group or {}).values() if part and part.get("_target_")]
-
-
-# ---- the machine
-
-
-def device_of(accelerator: str) -> torch.device:
-    """The device for trainer.accelerator, as Lightning takes it: auto, cpu, gpu, cuda or mps."""
-    gpu = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator == "cpu" or (accelerator == "auto" and not gpu):
-        return torch.device("cpu")
-    if not gpu or accelerator not in ("auto", "gpu", gpu.type):
-        raise UserError(f"trainer.accelerator={accelerator}: torch finds no such device here; use cpu or auto")
-    return gpu
-
-
-def device_name(device: torch.device) -> str:
-    """The GPU's name, or the processor's and how many threads."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    threads = torch.get_num_threads()
-    return f"{names[0] if names else platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
-
-
-def best_precision(accelerator: str = "auto") -> str:
-    """bf16-mixed where the hardware multiplies in bf16, else 32-true: a hundred times slower is bf16 elsewhere."""
-    try:
-        device = device_of(accelerator)
-    except UserError:  # Lightning will say so
-        return "32-true"
-    if device.type == "cuda":
-        return "bf16-mixed" if torch.cuda.get_device_capability(device) >= (8, 0) else "32-true"
-    if device.type != "cpu":
-        return "32-true"
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        return "bf16-mixed" if _CPU_BF16 & set(info.read_text().split()) else "32-true"
-    return "bf16-mixed" if _seconds(torch.float32) > 1.3 * _seconds(torch.bfloat16) else "32-true"
-
-
-def _seconds(dtype: torch.dtype) -> float:
-    matrix, times = torch.ones(384, 384, dtype=dtype), []
-    for _ in range(4):
-        begin = time.perf_counter()
-        matrix @ matrix
-        times.append(time.perf_counter() - begin)
-    return min(times)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc keep what torch frees at every step and takes again: or a step may take half as long again."""
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        libc.mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD, bytes
-        libc.mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD
 
 
 # ---- console scripts: srcnn-train and srcnn-predict

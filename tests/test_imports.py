@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pytest
 from conftest import ROOT
 
-AROUND = {"inference", "report", "web", "evaluate", "export", "inspect_ckpt", "check_net"}
+AROUND = {"inference", "report", "web", "evaluate", "export", "inspect_ckpt", "check_net", "schema"}
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted((ROOT / "srcnn").rglob("*.py"))

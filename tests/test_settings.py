@@ -6,9 +6,9 @@ import pytest
 import torch
 from conftest import DATA, SMALL, needs, run
 
-from srcnn import launch
+from srcnn.device import best_precision, device_of
 from srcnn.errors import UserError
-from srcnn.launch import CONFIGS, best_precision, device_of
+from srcnn.launch import CONFIGS
 
 WRONG = [
     ("scale=9", "scale=9: must be a whole number between 1 (the same size) and 8"),
@@ -69,19 +69,20 @@ def test_the_assignments_settings(tmp_path: Path) -> None:
     assert "30.39  0.8682" in output  # bicubic on Set5, as published
 
 
-def test_precision_follows_the_hardware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As /proc/cpuinfo of a Zen 4, of a Zen 3, and of an Arm Neoverse V1 have it; elsewhere it is measured."""
-    monkeypatch.setattr(launch, "Path", lambda _: tmp_path / "cpuinfo")
-    for seconds, precision in (((1.0, 2.0), "32-true"), ((1.0, 0.5), "bf16-mixed")):
-        monkeypatch.setattr(launch, "_seconds", dict(zip((torch.float32, torch.bfloat16), seconds, strict=True)).get)
-        assert best_precision("cpu") == precision
-    for line, precision in (
-        ("flags\t\t: fpu avx512f avx512_bf16 amx_tile", "bf16-mixed"),
-        ("flags\t\t: fpu avx avx2 fma", "32-true"),
-        ("Features\t: fp asimd bf16 i8mm", "bf16-mixed"),
-    ):
-        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
-        assert best_precision("cpu") == precision
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx512_f": True, "avx512_bf16": True}, "bf16-mixed"),
+        ({"avx2": True}, "32-true"),
+        ({"bf16": True}, "bf16-mixed"),
+    ],
+    ids=["Zen 4", "Zen 3", "Neoverse V1"],
+)
+def test_precision_follows_the_hardware(
+    capabilities: dict[str, bool], precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert best_precision("cpu") == precision
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")

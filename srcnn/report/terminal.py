@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
-from srcnn.launch import device_name
+from srcnn.device import device_name
 from srcnn.losses import PSNRLoss
 from srcnn.report.page import duration
 
