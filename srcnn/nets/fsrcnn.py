@@ -13,8 +13,9 @@ class FSRCNN(Network):
     """Feature extraction, shrinking, mapping, expanding, then a deconvolution: LR [N, C, H, W] -> SR [N, C, s*H, s*W].
 
     `width` features (d in the paper), `shrunk` of them while mapping (s), `depth` mapping layers (m), PReLU after
-    each; the defaults on luma are the published FSRCNN(56, 12, 4), and (32, 5, 1) is FSRCNN-s. The deconvolution is
-    placed so that SR and HR coincide. Borders are replicated, its own too: the published zeros draw a frame.
+    each; the defaults on luma are the published FSRCNN(56, 12, 4), and (32, 5, 1) is FSRCNN-s. All is padded with
+    zeros, but for the deconvolution's features, which are replicated: zeros there cost 2 dB on the outermost pixels.
+    It is placed so that SR and HR coincide.
 
     Dong et al., "Accelerating the Super-Resolution Convolutional Neural Network", ECCV 2016, section 3.2.
     Initialisation: "identity" starts as bilinear, the image passing through one filter a channel of each layer;
@@ -29,7 +30,6 @@ class FSRCNN(Network):
         width: int = 56,
         shrunk: int = 12,
         depth: int = 4,
-        padding_mode: str = "replicate",
         init: str = "identity",
         slope: float | None = None,
     ):
@@ -40,9 +40,9 @@ class FSRCNN(Network):
         check_choice("init", init, ("identity", "published"))
         super().__init__(scale, channels)
         planes = [(channels, width, 5), (width, shrunk, 1), *[(shrunk, shrunk, 3)] * depth, (shrunk, width, 1)]
-        convs = [Conv(inputs, outputs, kernel, padding_mode) for inputs, outputs, kernel in planes]
+        convs = [Conv(inputs, outputs, kernel, "zeros") for inputs, outputs, kernel in planes]
         self.features = nn.Sequential(*(layer for conv in convs for layer in (conv, PReLU(conv.out_channels, slope))))
-        self.deconv = _Deconv(width, channels, scale, padding_mode)
+        self.deconv = _Deconv(width, channels, scale)
         self.body_scale, self.receptive_radius = scale, 2 + depth + (8 - self.deconv.before) // scale
         for conv in convs:
             nn.init.kaiming_normal_(conv.weight, a=0.25)
@@ -77,18 +77,17 @@ class _Deconv(nn.ConvTranspose2d):
 
     bias: Tensor  # never None
 
-    def __init__(self, inputs: int, outputs: int, scale: int, padding_mode: str):
+    def __init__(self, inputs: int, outputs: int, scale: int):
         # Of the 9 pixels that a pixel is spread over, `before` lie before its own `scale` pixels.
         self.before, self.scale = (10 - scale) // 2, scale
-        self.border = "constant" if padding_mode == "zeros" else padding_mode  # as F.pad calls it
         super().__init__(inputs, outputs, 9, scale, self.before, output_padding=2 * self.before + scale - 9)
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         weight, pads = as_convolution(self.weight, self.scale, self.before)
         if torch.compiler.is_compiling():
-            padded = F.pad(x, [max(pads)] * 4, self.border)
+            padded = F.pad(x, [max(pads)] * 4, "replicate")
             return shave(super().forward(padded, output_size), max(pads) * self.scale)
-        y = F.conv2d(F.pad(x, pads, self.border), weight, self.bias.repeat_interleave(self.scale**2))
+        y = F.conv2d(F.pad(x, pads, "replicate"), weight, self.bias.repeat_interleave(self.scale**2))
         return F.pixel_shuffle(y, self.scale)
 
 
