@@ -91,7 +91,7 @@ def main(count: int) -> None:
     folder, rng, failures = Path(tempfile.mkdtemp()), random.Random(0), 0
     run("train.py", *SETTINGS, "hydra.run.dir=whole", cwd=folder)
     for number in range(count):
-        after, name = rng.randint(1, 30 if number % 3 == 0 else 150), folder / f"killed{number}"
+        after, name = rng.randint(1, 30 if number % 3 == 0 else 125), folder / f"killed{number}"
         code = stopped(name, after)
         resumed(name)
         found = lost(folder / "whole", name)
