@@ -17,7 +17,7 @@ import sys
 from typing import Any
 
 from srcnn.device import device_of
-from srcnn.errors import UserError, check_range
+from srcnn.errors import UserError, check_choice, check_range
 from srcnn.launch import command
 
 
@@ -30,6 +30,8 @@ def predict(cfg: Any) -> int:
 
     for key in ("width", "height", "max_pixels"):
         check_range(key, 1 if cfg[key] is None else cfg[key], 1)
+    for key in ("overwrite", "self_ensemble", "exact"):
+        check_choice(key, cfg[key], (True, False))
     sides = {key: int(cfg[key]) for key in ("width", "height") if cfg[key]}
     weights = find_checkpoint(cfg.ckpt_path, cfg.scale)
     net, checkpoint = load_network(weights, cfg.scale)

@@ -3,7 +3,7 @@
     python -m srcnn.evaluate                                        our weights on Set5; scale=2 | 3 | 4
     python -m srcnn.evaluate ckpt_path=CKPT                         on what its training was to be tested on
     python -m srcnn.evaluate ckpt_path=CKPT data.test=[Set5,Set14] protocol=basicsr
-    python -m srcnn.evaluate ckpt_path=CKPT data.test_hr=HR data.test_lr=LR     on LR images of your own
+    python -m srcnn.evaluate ckpt_path=CKPT data.test_hr=HR data.test_lr=LR     on your own LR images
     python -m srcnn.evaluate degradation=camera                     on blurred, noisy, compressed LR
     python -m srcnn.evaluate ckpt_path=[A,B,srcnn_x3] data.test=[Set5,Set14]    beside each other, with differences
     python -m srcnn.evaluate sr=FOLDER hr=HR scale=3                anybody's results, without a network
@@ -58,8 +58,9 @@ def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
         raise UserError("sr= needs scale=, by how much the images were enlarged")
     protocol, device = find_protocol(cfg.protocol), device_of(cfg.trainer.accelerator)
     samples, degradation = test_images(cfg, [checkpoint["run"] for _, checkpoint in loaded.values()], scale)
-    moment = datetime.now().strftime("%Y-%m-%d/%H-%M-%S-%f")
-    folder = Path(cfg.output or f"outputs/{moment}-{'predict' if with_images else 'evaluate'}")
+    command_name = "predict" if with_images else "evaluate"
+    default = f"outputs/{datetime.now().strftime('%Y-%m-%d/%H-%M-%S-%f')}-{command_name}"
+    folder = Path(cfg.output or default).expanduser()
     facts, results = {"protocol": cfg.protocol, "degradation": degradation}, []
     for path, (net, checkpoint) in loaded.items():
         upscale, scores = partial(super_resolve, net.to(device)), []
@@ -75,7 +76,9 @@ def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
         scores = [(s.image_set, s.name, protocol.compare(images[s.name], s.lr, s.hr)) for s in samples]
         found = {"network": Path(name).name, "scale": scale, **facts, "checkpoint": name}
         results.append(report.TestResult(found, scores, partial(_lookup, images)))
-    report.write(folder, results, samples, [word for word in sys.argv[1:] if not word.startswith("output=")])
+    again = ["predict.py"] if with_images else ["-m", "srcnn.evaluate"]
+    again += [word for word in sys.argv[1:] if not word.startswith("output=")]
+    report.write(folder, results, samples, again)
     if with_images:
         print(f"images      {folder}")
 
@@ -90,12 +93,11 @@ def test_images(cfg: Any, runs: Sequence[Mapping[str, Any]], scale: int) -> tupl
         return read_pairs(hr, lr, scale), "as given"
     if lr or data.get("test_hr") or ("pairs" in sets and trained.get("train") != "pairs"):
         raise UserError("pairs of your own: name both folders, data.test_hr= and data.test_lr=")
-    degradations = {
-        made.describe(): made for made in (_degradation(cfg.degradation, run, sets) for run in runs or [{}])
-    }
+    made = [_degradation(cfg.degradation, run, sets) for run in runs or [{}]]
+    degradations = {degradation.describe(): degradation for degradation in made}
     if len(degradations) > 1:
-        different = " and ".join(degradations)
-        raise UserError(f"ckpt_path={cfg.ckpt_path}: trained for {different}: choose what to test on, by degradation=")
+        trained_for = " and ".join(degradations)
+        raise UserError(f"ckpt_path={cfg.ckpt_path}: trained for {trained_for}: choose by degradation= what to test on")
     ((described, degradation),) = degradations.items()
     if not {"pairs", "leaves"} & set(sets):
         return read_sets(sets, data["root"], scale, degradation), described
@@ -112,10 +114,8 @@ def _degradation(name: str | None, run: Mapping[str, Any], sets: Sequence[str]) 
     if name is not None:
         check_choice("degradation", name, tuple(sorted(known.keys() - {"none"})))
         settings = known[name]
-    elif not settings or settings["_target_"] not in [
-        one._target_ for one in known.values()
-    ]:  # no other class of a file
-        settings = known["bicubic"]
+    elif not settings or settings["_target_"] not in [one._target_ for one in known.values()]:
+        settings = known["bicubic"]  # no class that only a file names is made
     made = instantiate(settings, _convert_="all", _recursive_=False)
     return made if made.makes_lr or "pairs" in sets else Bicubic()
 
@@ -132,10 +132,9 @@ def read_results(folder: Path, samples: Sequence[Sample], scale: int) -> dict[st
         if name not in files:
             raise UserError(f"sr={folder}: has no image of {sample.name}")
         image = read_image(files[name])[None]
-        if not (0 <= image.shape[-2] - height < scale and 0 <= image.shape[-1] - width < scale):
-            raise UserError(
-                f"{files[name]}: {image.shape[-1]}x{image.shape[-2]} pixels, where HR at x{scale} has {width}x{height}"
-            )
+        rows, columns = image.shape[-2:]
+        if not (0 <= rows - height < scale and 0 <= columns - width < scale):
+            raise UserError(f"{files[name]}: {columns}x{rows} pixels, where HR at x{scale} has {width}x{height}")
         images[sample.name] = image[..., :height, :width]
     return images
 
@@ -149,9 +148,8 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def main() -> None:
-    sys.argv = [
-        "data.test=[pairs]" if word == "data=pairs" else word for word in sys.argv
-    ]  # as it is typed for train.py
+    as_for_train = {"data=pairs": "data.test=[pairs]"}
+    sys.argv = [as_for_train.get(word, word) for word in sys.argv]
     command(evaluate, "evaluate")
 
 

@@ -16,7 +16,6 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -42,26 +41,30 @@ _DYNAMIC = ({0: Dim("batch"), 2: Dim("height", min=4), 3: Dim("width", min=4)},)
 def export(cfg: DictConfig) -> None:
     """Write the network of cfg.ckpt_path as cfg.format."""
     check_choice("format", cfg.format, (*FORMATS, "hub"))
-    net, checkpoint = load_network(cfg.ckpt_path, cfg.scale)
     source = find_checkpoint(cfg.ckpt_path, cfg.scale)
-    target = Path(cfg.output or source.stem + f".{cfg.format}".removesuffix(".hub"))
+    net, checkpoint = load_network(source, cfg.scale)
+    target = Path(cfg.output or source.stem + f".{cfg.format}".removesuffix(".hub")).expanduser()
     if target.resolve() == source.resolve():
         raise UserError(f"output={target} is the checkpoint itself: name another file")
     facts = {"network": type(net).__name__, "scale": str(net.scale), "color": {3: "rgb", 1: "y"}[net.channels]}
     facts |= {"srcnn": __version__, "license": cfg.license, "arguments": json.dumps(net.arguments)}
-    facts |= {"run": json.dumps(checkpoint["run"])}
+    facts["run"] = json.dumps(checkpoint["run"])
     if cfg.format == "hub":
         write_folder(target, net, facts)
         print(f"{target}: a folder for the Hugging Face hub; read its README.md before you upload it")
         return
     with replacing(target) as temporary:
         worst = FORMATS[cfg.format](net, temporary, facts)
-    found = "" if worst is None else f", within {worst:.1g} of torch"
-    print(f"{target}  {target.stat().st_size:,} bytes{found}")
+    compared = "" if worst is None else f", within {worst:.1g} of torch"
+    print(f"{target}  {target.stat().st_size:,} bytes{compared}")
 
 
 def _to_onnx(net: Network, path: Path, facts: Facts) -> float:
-    onnxruntime = _imported("onnxruntime", "onnxscript")
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # what torch.onnx needs
+    except ImportError as error:
+        raise UserError(f"format=onnx needs an extra ({error.name}): pip install 'srcnn[export]'") from None
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision is missing
     names: dict[str, Any] = {"input_names": ["lr"], "output_names": ["sr"]}
     program: Any = torch.onnx.export(net, _example(net), **names, dynamic_shapes=_DYNAMIC, verbose=False)
@@ -100,20 +103,11 @@ def _example(net: Network) -> tuple[Tensor]:
     return (torch.rand(2, net.channels, 24, 32),)  # a batch of one would be taken for a constant
 
 
-def _imported(*names: str) -> Any:
-    """The first of some modules, if all of them are installed."""
-    try:
-        first, *_ = [import_module(name) for name in names]
-        return first
-    except ImportError as error:
-        raise UserError(f"this format needs an extra ({error.name}): pip install 'srcnn[export]'") from None
-
-
 def _compare(run: Callable[[Tensor], Tensor], net: Network) -> float:
     """The largest difference from torch, relative to the largest value above 1; UserError beyond what rounding is."""
-    worst = 0.0
-    for size in _SIZES:
-        lr = torch.rand(size[0], net.channels, *size[1:], generator=torch.Generator().manual_seed(0))
+    worst, generator = 0.0, torch.Generator()
+    for batch, height, width in _SIZES:
+        lr = torch.rand(batch, net.channels, height, width, generator=generator.manual_seed(0))
         with torch.no_grad():
             sr = net(lr)
             worst = max(worst, float((run(lr) - sr).abs().max() / sr.abs().max().clamp(min=1)))

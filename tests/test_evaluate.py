@@ -88,7 +88,7 @@ def test_networks_beside_each_other(sweep: tuple[Path, str], images: Path, tmp_p
         assert mean["difference"] == pytest.approx(values.mean(), abs=1e-5)
         assert mean["standard_error"] == pytest.approx(values.std(ddof=1) / 8**0.5, abs=1e-5)
         assert f"{name} - 0: {mean['difference']:+.3f} dB, standard error" in output
-    for other, sentence in (("srcnn_x2", "different scales"), ("srcnn_camera_x3", "choose what to test on, by degr")):
+    for other, sentence in (("srcnn_x2", "different scales"), ("srcnn_camera_x3", "choose by degradation=")):
         assert sentence in evaluate(f"ckpt_path=[srcnn_x3,{other}]", f"data.test=[{images}]", cwd=tmp_path, code=2)
 
 
@@ -174,9 +174,7 @@ def test_set5_has_the_papers_figures_and_a_small_page(tmp_path: Path) -> None:
 def test_inspect(trained: Path, tmp_path: Path) -> None:
     checkpoint = trained / "checkpoints" / "last.ckpt"
     text = run("-m", "srcnn.inspect_ckpt", checkpoint, cwd=tmp_path)
-    assert "parameters: 20,099\n" in text and "  optim: Adam(lr=0.0001, " in text
-    callbacks = text[text.index("  callbacks:\n") :].splitlines()[1:]
-    assert callbacks[0].startswith("    best: ModelCheckpoint(") and "\n" not in callbacks[0]
+    assert "parameters: 20099\n" in text and "  optim: {_target_: torch.optim.Adam, " in text
     facts = json.loads(run("-m", "srcnn.inspect_ckpt", checkpoint, "--json", cwd=tmp_path))
     assert (facts["kind"], facts["network"], facts["parameters"], facts["scale"]) == ("run", "SRCNN", 20_099, 3)
     assert (facts["step"], facts["learning_rates"]) == (6, [1e-4])
@@ -185,5 +183,5 @@ def test_inspect(trained: Path, tmp_path: Path) -> None:
     weights = torch.load(trained / "weights.pth", weights_only=True)
     weights["run"]["name"] = "\x1b[31mred"  # which a terminal would obey
     torch.save(weights, tmp_path / "w.pth")
-    assert "\\x1b[31mred" in run("-m", "srcnn.inspect_ckpt", "w.pth", cwd=tmp_path)
+    assert "\\e[31mred" in run("-m", "srcnn.inspect_ckpt", "w.pth", cwd=tmp_path)
     run("-m", "srcnn.inspect_ckpt", trained / "metrics.csv", cwd=tmp_path, code=2)

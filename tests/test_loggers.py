@@ -19,7 +19,7 @@ def read(folder: Path) -> EventAccumulator:
 
 
 def test_scalars_and_images(trained: Path) -> None:
-    """At every log point and every validation; the crops and filters change as the network learns."""
+    """At every log point and every validation; the crops change as the network learns."""
     events, rows = read(trained), read_csv(trained / "metrics.csv")
     steps = [int(row["step"]) for row in rows if row["val/psnr"]]
     assert len(steps) == 2
@@ -28,7 +28,7 @@ def test_scalars_and_images(trained: Path) -> None:
     for tag in ("train/loss", "train/lr", "train/Mpixel_per_s"):
         assert [event.step for event in events.Scalars(tag)] == list(range(steps[-1] + 1))
     tags = events.Tags()["images"]
-    assert "weights/first_layer" in tags and sum(tag.startswith("val/") for tag in tags) == 2
+    assert len(tags) == 2 and all(tag.startswith("val/") for tag in tags)
     for tag in tags:
         assert [event.step for event in events.Images(tag)] == steps
         first, last = (np.asarray(Image.open(io.BytesIO(event.encoded_image_string))) for event in events.Images(tag))

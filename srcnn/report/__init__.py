@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from shlex import join
 from typing import Any
 
 from torch import Tensor
@@ -21,15 +20,11 @@ _MOST_CARDS, _MOST_COMPARED = 10, 5  # images on the page and in comparison.png
 
 def write_run(folder: Path, net: Network, scores: Scores, samples: Sequence[Sample], run: Mapping[str, Any]) -> None:
     """Print and write, as `write` does, what the test of a run found, whose weights.pth is in `folder` already."""
-    facts = {"protocol": run["protocol"], "degradation": run["degradation"], "checkpoint": str(folder / "weights.pth")}
-    again = [f"ckpt_path={facts['checkpoint']}", f"protocol={run['protocol']}"]  # the file tells the test sets
-    try:
-        result = network_result(net, scores, facts, run, folder / "metrics.csv")
-        write(folder, [result], samples[: len(scores)], again)
-    except KeyboardInterrupt:
-        command = join(["python", "-m", "srcnn.evaluate", *again, f"output={folder}"])
-        print(f"\nthe run is trained and tested, its report is not written; to write it: {command}", flush=True)
-        raise
+    checkpoint = str(folder / "weights.pth")
+    facts = {"protocol": run["protocol"], "degradation": run["degradation"], "checkpoint": checkpoint}
+    result = network_result(net, scores, facts, run, folder / "metrics.csv")
+    again = ["-m", "srcnn.evaluate", f"ckpt_path={checkpoint}", f"protocol={run['protocol']}"]  # it tells the test sets
+    write(folder, [result], samples[: len(scores)], again)
 
 
 def network_result(
@@ -50,7 +45,7 @@ def write(folder: Path, tested: Sequence[TestResult], samples: Sequence[Sample],
     """Print the table of a test; write scores.csv, scores.json, comparison.png and report.html into `folder`.
 
     Several networks, of one scale and tested alike, are shown beside each other, with their differences to the first.
-    `again` are the words with which `srcnn.evaluate` tests them again.
+    `again` are the words that, after `python`, test them again.
     """
     results = name_results(tested)
     networks, several = summarise(results), len({sample.image_set for sample in samples}) > 1
@@ -68,7 +63,7 @@ def write(folder: Path, tested: Sequence[TestResult], samples: Sequence[Sample],
         "report.html",
         networks=networks,
         runs={name: result.run for name, result in results.items()},
-        again=list(again),
+        again=again,
         cards=cards,
         plots=curves(logs, "val/psnr", "PSNR on the validation images, dB") + curves(logs, "train/loss", loss),
     )

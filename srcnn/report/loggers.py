@@ -11,7 +11,6 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
-from torch import nn
 
 from srcnn.callbacks import best_checkpoint
 from srcnn.checkpoint import read_checkpoint
@@ -51,10 +50,16 @@ def _boards(trainer: L.Trainer) -> list[TensorBoardLogger]:
 
 
 class HParams(L.Callback):
-    """Shows TensorBoard, when a run ends, its settings beside the best PSNR on the validation images.
+    """Tells loggers a run's settings: TensorBoard when it ends, beside the best PSNR on the validation images.
 
     In a run of its own below the log: TensorBoard keeps the first hyper-parameters of a run, and a resumed one has new.
     """
+
+    @rank_zero_only
+    def on_fit_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger | TensorBoardLogger):  # as of W&B, of MLflow
+                logger.log_hyperparams(dict(pl_module.hparams))
 
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
@@ -68,9 +73,9 @@ class HParams(L.Callback):
 
 
 class Crops(L.Callback):
-    """Shows TensorBoard at every validation a crop of the first `images`, of `side` HR pixels, and the first filters.
+    """Shows TensorBoard at every validation a crop of the first `images`, of `side` HR pixels.
 
-    A crop is where bicubic does worst: bicubic, network and ground truth beside each other. A filter's 0 is gray.
+    It is where bicubic does worst: bicubic, network and ground truth beside each other.
     """
 
     def __init__(self, images: int = 3, side: int = 48):
@@ -88,13 +93,7 @@ class Crops(L.Callback):
         errors = F.avg_pool2d((bicubic - hr).square().mean(1, keepdim=True), side, stride=1)
         y, x = divmod(int(errors.argmax()), errors.shape[-1])
         crops = torch.cat([image[..., y : y + side, x : x + side].clamp(0, 1) for image in (bicubic, sr, hr)], dim=-1)
-        shown = {f"val/{getattr(batch, 'name', batch_idx)}: bicubic, network, ground truth": crops}
-        first = next((layer.weight for layer in pl_module.modules() if isinstance(layer, nn.Conv2d)), None)
-        if first is not None and batch_idx == 0 and first.shape[1] in (1, 3):
-            filters = first.detach().float().cpu()
-            filters = filters / filters.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-12) / 2 + 0.5
-            shown["weights/first_layer"] = F.pad(filters, (1, 1, 1, 1), value=1)
-        for tag, images in shown.items():  # every pixel a square, at the step that the PSNR is logged at
-            large = images.expand(-1, 3, -1, -1).repeat_interleave(3, 2).repeat_interleave(3, 3)
-            for board in boards:
-                board.experiment.add_images(tag, large, trainer.global_step - 1)
+        large = crops.expand(-1, 3, -1, -1).repeat_interleave(3, 2).repeat_interleave(3, 3)  # a pixel is a square
+        for board in boards:
+            tag = f"val/{getattr(batch, 'name', batch_idx)}: bicubic, network, ground truth"
+            board.experiment.add_images(tag, large, trainer.global_step - 1)  # the step that the PSNR is logged at

@@ -74,9 +74,5 @@ _TEMPLATES = Environment(
     trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
 _TEMPLATES.globals |= {"address": lambda svg: data_address(svg.encode(), "svg+xml"), "notes": notes}
-_TEMPLATES.filters |= {
-    "figure": figure,
-    "duration": duration,
-    "shell": shlex.join,
-    "yaml": lambda facts: yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100),
-}
+_TEMPLATES.filters |= {"figure": figure, "duration": duration, "shell": shlex.join}
+_TEMPLATES.filters["yaml"] = lambda facts: yaml.safe_dump(facts, sort_keys=False, allow_unicode=True, width=100)

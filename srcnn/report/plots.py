@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from matplotlib import rc_context
@@ -16,7 +16,7 @@ _OPTIONS |= dict.fromkeys(_INKS, GRAY)
 
 
 class Line(NamedTuple):
-    """Points (x, y) and what joins them: "-", "--", ":" or nothing, ""."""
+    """Points (x, y) and what joins them: "-", "--" or ":"."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -29,22 +29,18 @@ def colours(count: int) -> list[str]:
     return [*COLOURS, *[GRAY] * count][:count]
 
 
-def plot(
-    lines: Sequence[Line], x: str, y: str, log_x: bool = False, ticks: Mapping[float, str] = {}, labels: bool = False
-) -> str:
-    """Lines over each other, as SVG; `ticks` are what stands where on the x axis, instead of round values."""
+def plot(lines: Sequence[Line], x: str, y: str, log_x: bool = False, labels: bool = False) -> str:
+    """Lines over each other, as SVG."""
     with rc_context(_OPTIONS):
         axes = (figure := Figure(figsize=(4.8, 3.1), layout="constrained")).subplots()
         for name, points, colour, dash in lines:
             points = [*points[: -1 : 1 + len(points) // 400], *points[-1:]]  # as many as can be seen
-            mark = "o" if dash == "" or (dash == "-" and len(points) <= 30) else ""
+            mark = "o" if dash == "-" and len(points) <= 30 else ""
             axes.plot(*zip(*points, strict=True), marker=mark, ls=dash, c=colour, ms=4, label=name)
         axes.set(xlabel=x, xscale="log" if log_x else "linear")
         axes.set_title(y, fontsize=11, loc="left")
         axes.grid(axis="y", alpha=0.3)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        if ticks:
-            axes.set_xticks([*ticks], [*ticks.values()])
         if labels:
             axes.legend(frameon=False)
         file = io.StringIO()

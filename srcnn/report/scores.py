@@ -58,7 +58,7 @@ def summarise(results: Mapping[str, TestResult]) -> dict[str, dict[str, Any]]:
         exact = {image for column in columns for image, s in column.items() if math.inf in (s.psnr, s.bicubic_psnr)}
         kept = [[score for image, score in column.items() if image not in exact] for column in columns]
         for network, column, scores in zip(networks.values(), columns, kept, strict=True):
-            mean = mean_score(scores or [Score(*[math.nan] * 4)]).as_dict() | {"infinite": len(exact)}
+            mean = mean_score(scores).as_dict() | {"infinite": len(exact)}
             differences = [score.psnr - first.psnr for score, first in zip(scores, kept[0], strict=True)]
             if column is not columns[0] and differences:
                 mean["difference"] = fmean(differences)
@@ -74,8 +74,8 @@ def _rounded(figures: Mapping[str, float]) -> dict[str, float]:
 
 def psnr(scores: Scores) -> dict[str, float]:
     """The mean PSNR of each set, in dB, for a record."""
-    (network,) = summarise({"": TestResult({}, scores, lambda sample: sample.hr)}).values()
-    return {name: mean["psnr"] for name, mean in network["mean"].items()}
+    by_set = {name: [score for other, _, score in scores if other == name] for name, *_ in scores}
+    return {name: round(mean_score(of_set).psnr, 6) for name, of_set in by_set.items()}
 
 
 def notes(networks: Networks, image_set: str) -> list[str]:
@@ -100,10 +100,8 @@ def table(networks: Networks) -> str:
         rows = [["image", "bicubic", *networks, *([] if others else ["gain"])]]
         columns = [[*n["images"][image_set].values(), n["mean"][image_set]] for n in networks.values()]
         for image, *found in zip([*images, "mean"], *columns, strict=True):
-            pairs = [
-                (found[0]["bicubic_psnr"], found[0]["bicubic_ssim"]),
-                *((one["psnr"], one["ssim"]) for one in found),
-            ]
+            pairs = [(found[0]["bicubic_psnr"], found[0]["bicubic_ssim"])]
+            pairs += [(one["psnr"], one["ssim"]) for one in found]
             cells = [f"{figure(psnr)}  {figure(ssim, '.4f')}" for psnr, ssim in pairs]
             short = image if len(image) <= 28 else f"{image[:13]}…{image[-14:]}"
             rows.append([short, *cells, *([] if others else [figure(found[0]["gain"], "+.2f")])])

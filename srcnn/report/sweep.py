@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from srcnn.report.page import curves, write_page
-from srcnn.report.plots import Line, colours, plot
+from srcnn.report.plots import colours
 from srcnn.report.scores import align, figure, write_csv
 
 
@@ -53,14 +52,10 @@ def rank(folder: Path, words: Sequence[str]) -> None:
     varied = [key for key in keys if len({run["values"].get(key) for run in runs}) > 1]
     columns = list(dict.fromkeys(name for run in runs for name in run["psnr"]))
     seeds = over_seeds(runs, varied)
-    write_page(
-        folder / "sweep.html",
-        "sweep.html",
-        **{"runs": runs, "columns": columns, "varied": varied, "seeds": seeds},
-        plots=[(key, _setting_plot(key, runs)) for key in varied],
-        curves=curves({r["name"]: folder / r["name"] / "metrics.csv" for r in runs}, "val/psnr", "Validation PSNR, dB"),
-        command=["python", "train.py", "-m", *words],
-    )
+    content = {"runs": runs, "columns": columns, "varied": varied, "seeds": seeds}
+    logs = {run["name"]: folder / run["name"] / "metrics.csv" for run in runs}
+    content["plots"] = curves(logs, "val/psnr", "PSNR on the validation images, dB")
+    write_page(folder / "sweep.html", "sweep.html", **content, command=["python", "train.py", "-m", *words])
     bicubic = {name: mean["bicubic_psnr"] for run in runs for name, mean in run["mean"].items()}
     rows = [*((run["name"], run["psnr"], _settings(run, varied)) for run in runs), ("bicubic", bicubic, "")]
     write_csv(folder / "sweep.csv", [{"run": name, **psnr, "settings": settings} for name, psnr, settings in rows])
@@ -90,15 +85,3 @@ def over_seeds(runs: Sequence[Mapping[str, Any]], varied: Sequence[str]) -> list
         texts = {name: f"{fmean(v):.3f} ± {stdev(v):.3f}" for name, v in columns.items() if len(v) == len(group) > 1}
         rows += [(settings or "all", len(group), texts)] if texts else []
     return rows
-
-
-def _setting_plot(key: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    """Validation PSNR over the values of a setting, which stand beside each other in their order."""
-    known = [run for run in runs if key in run["values"] and run["val_psnr"] is not None]
-    texts = {run["values"][key] for run in known}
-    numbers = all(re.fullmatch(r"-?[\d.]+(e-?\d+)?", text) for text in texts)
-    places = {text: place for place, text in enumerate(sorted(texts, key=float if numbers else str))}
-    points = [(places[run["values"][key]], run["val_psnr"], run["colour"]) for run in known]
-    lines = [Line("", [(place, psnr)], colour, dash="") for place, psnr, colour in points[::-1]]  # the best on top
-    ticks = [(place, text) for text, place in places.items()][:: 1 + len(places) // 7]
-    return plot(lines, key, "Validation PSNR, dB", ticks=dict(ticks))

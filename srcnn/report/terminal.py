@@ -38,29 +38,28 @@ class Banner(L.Callback):
 
     @rank_zero_only
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        data, net, loss = trainer.datamodule, pl_module.net, pl_module.loss
-        steps, schedule, made = trainer.estimated_stepping_batches, pl_module.schedule, pl_module.hparams["optimizer"]
+        net, data, schedule = pl_module.net, trainer.datamodule, pl_module.schedule
+        steps = trainer.estimated_stepping_batches
+        epochs = steps / -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+        recipe = [type(pl_module.loss).__name__ + " in dB" * isinstance(pl_module.loss, PSNRLoss)]
+        recipe.append(type(trainer.optimizers[0]).__name__)
+        made = pl_module.hparams["optimizer"]
+        if isinstance(made, dict) and "lr" in made:  # what Lightning has restored may be another
+            recipe[1] += f" at {made['lr']:g}"
+        if schedule is not None:
+            recipe.append(getattr(schedule, "shape", getattr(schedule, "func", type(schedule)).__name__))
         kind = f"{type(net).__name__} x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}"
         lines = {"network": f"{kind}, {net.parameter_count:,} parameters"}
         lines["data"] = type(data or trainer.train_dataloader).__name__
-        epochs = steps / -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-        lines["training"] = f"{steps:,} steps in {math.ceil(epochs)} epochs" if steps < math.inf else "without end"
+        length = f"{steps:,} steps in {math.ceil(epochs)} epochs" if steps < math.inf else "without end"
         if patches := getattr(data, "patches", None):
             lines["data"] = f"{len(patches.images)} images of {data.train}, {len(data.validation)} more to validate on"
             lines["LR"] = f"{data.degradation.describe()}; test on {', '.join(data.test)}"
             left_out = {"smaller than a patch": patches.left_out, "in subfolders": data.ignored}
             lines["left out"] = ", ".join(f"{count} images {why}" for why, count in left_out.items() if count)
             side = (patches.side - 2 * net.margin) * patches.scale
-            lines["training"] += f", batches of {patches.batch_size} patches {side}x{side}"
-        recipe = [
-            type(loss).__name__ + (" in dB" if isinstance(loss, PSNRLoss) else ""),
-            type(trainer.optimizers[0]).__name__,
-        ]
-        if isinstance(made, dict) and "lr" in made:  # what Lightning has restored may be another
-            recipe[1] += f" at {made['lr']:g}"
-        if schedule is not None:
-            recipe.append(getattr(schedule, "shape", getattr(schedule, "func", type(schedule)).__name__))
-        lines["recipe"] = ", ".join(map(str, recipe))
+            length += f", batches of {patches.batch_size} patches {side}x{side}"
+        lines |= {"training": length, "recipe": ", ".join(recipe)}
         lines["device"] = device_name(trainer.strategy.root_device)
         lines |= {"precision": f"{trainer.precision}", "folder": f"{trainer.default_root_dir}"}
         print(*(f"{name:<10}{text}" for name, text in lines.items() if text), sep="\n", flush=True)
