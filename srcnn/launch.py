@@ -29,6 +29,7 @@ from srcnn.errors import UserError
 _PACKAGE = Path(__file__).parent
 CONFIGS = next(filter(Path.is_dir, (_PACKAGE / "configs", _PACKAGE.parent / "configs")))  # of a wheel; of a clone
 _SCRIPTS = next(filter(Path.is_dir, (_PACKAGE / "scripts", _PACKAGE.parent)))  # likewise
+_NUMBERS = ("scale", "width", "height")  # settings of predict, evaluate, export that are a number or null
 
 
 # ---- commands without Hydra: predict, evaluate, export
@@ -41,7 +42,8 @@ def command(task: Callable[[Any], int | None], name: str) -> NoReturn:
     path = CONFIGS / f"{name}.yaml"
     try:
         if {"-h", "--help"} & set(sys.argv[1:]):
-            print(inspect.getdoc(inspect.getmodule(task)), path.read_text(), sep="\n\n", end="")
+            yaml_text = path.read_text().partition("\n")[2]  # without the first line, which is for editors
+            print(inspect.getdoc(inspect.getmodule(task)), yaml_text, sep="\n\n", end="")
             sys.exit(0)
         if "--version" in sys.argv[1:]:
             print(__version__)
@@ -69,13 +71,12 @@ def settings(path: Path, words: list[str]) -> DictConfig:
     for word in words:
         key, equals, text = word.partition("=")
         is_setting = equals and re.fullmatch(r"[A-Za-z_][\w.]*", key)
+        is_text = is_setting and key not in _NUMBERS and isinstance(OmegaConf.select(cfg, key), str | None)
         if "input" in cfg and (not is_setting or os.path.exists(word)):
             inputs.append(word)
         elif not is_setting:
             raise UserError(f"{word}: settings are key=value; --help lists them")
-        elif isinstance(OmegaConf.select(cfg, key), str | None) and not re.fullmatch(
-            r"null|true|false|\[.*\]|[\d.]+", text
-        ):
+        elif is_text and not re.fullmatch(r"null|\[.*\]", text):
             OmegaConf.update(cfg, key, text.replace("${", r"\${"))  # a path may hold any character
         else:
             OmegaConf.update(cfg, key, OmegaConf.from_cli([f"value={text}"]).value)
@@ -156,7 +157,7 @@ def expand_resume(words: list[str]) -> list[str]:
     if resume == "auto" and not (path / "checkpoints" / "last.ckpt").exists():
         return others
     path = (path / "checkpoints" / "last.ckpt" if path.is_dir() else path).absolute()
-    saved = _saved_words(path, read_checkpoint(path)["run"].get("overrides", []))
+    saved = _saved_words(path, read_checkpoint(path)["run"].get("overrides") or [])
     groups = {_key(word) for word in others if "." not in _key(word)}  # another choice of a group has other keys
     kept = [
         word for word in saved if _key(word) not in typed and _key(word).split(".")[0] not in groups - {"experiment"}
@@ -245,12 +246,13 @@ def _finished(cfg: DictConfig) -> float | None:
     return None
 
 
-def overrides() -> list[str]:
-    """The words that were typed for this run, under Hydra."""
+def overrides() -> list[str] | None:
+    """The words that were typed for this run; None in a notebook, where nothing was typed."""
     from hydra.core.hydra_config import HydraConfig
 
-    words = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    return [word for word in words if _key(word) != "ckpt_path"]
+    if not HydraConfig.initialized():
+        return None
+    return [word for word in HydraConfig.get().overrides.task if _key(word) != "ckpt_path"]
 
 
 def instantiate_all(group: DictConfig | None) -> list[Any]:

@@ -4,14 +4,18 @@ import io
 import shutil
 from pathlib import Path
 
+import lightning as L
 import numpy as np
 import pytest
 from conftest import SMALL, read_csv, run
+from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from srcnn.report.loggers import MetricsCSV
+from srcnn.lit_module import SuperResolution
+from srcnn.nets import SRCNN
+from srcnn.report.loggers import HParams, MetricsCSV
 
 
 def read(folder: Path) -> EventAccumulator:
@@ -77,6 +81,16 @@ def test_metrics_csv_goes_on(tmp_path: Path) -> None:
     assert log(0, range(1)) == [0]  # a run that starts anew in a folder
     path.write_text(path.read_text() + "0.5,1")  # cut off by a kill: of step 12, maybe
     assert log(5, range(5, 6)) == [0, 5]
+
+
+def test_other_loggers_are_told_the_settings() -> None:
+    class Other(DummyLogger):
+        def log_hyperparams(self, params: dict) -> None:
+            self.params = params
+
+    trainer = L.Trainer(accelerator="cpu", logger=[other := Other()], enable_model_summary=False)
+    HParams().on_fit_start(trainer, SuperResolution(SRCNN(), run={"settings": {"scale": 3}}))
+    assert other.params["network"] == "SRCNN" and other.params["settings"] == {"scale": 3}
 
 
 def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,8 @@ def test_linked_folders_once(tmp_path: Path) -> None:
     assert names(tmp_path / "album" / "larger") == {"a_x3.png", "again/b_x3.png", "link_x3.png"}
 
 
-def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     small(tmp_path / "in", "a.png", "b.png")
     small(tmp_path / "pair", "a.gif", "a.gif.png")
     for words, sentence in {
@@ -127,11 +128,14 @@ def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
         ("in/a.png", "max_pixels=100"): r"a.png: 12x12 pixels; at most 100 are accepted \(max_pixels=\)",
         ("in/a.png", "width=9", "height=9"): "width=, height=: give one of them",
         ("in/a.png", "width=big"): "width=big: must be a number",
+        ("in/a.png", "overwrite=maybe"): "overwrite=maybe: choose True or False",
         ("width=9",): "with an input=",
     }.items():
         with pytest.raises(UserError, match=sentence):
             enlarged(tmp_path, *words)
     assert not names(tmp_path) - {"in/a.png", "in/b.png", "pair/a.gif", "pair/a.gif.png"}
+    enlarged(tmp_path, "in/a.png", "output=~/b.png")
+    assert names(tmp_path / "home") == {"b.png"}
     enlarged(tmp_path, "in", "output=results.v2")
     assert names(tmp_path / "results.v2") == {"a_x3.png", "b_x3.png"}
     capsys.readouterr()

@@ -9,9 +9,12 @@ import pytest
 from conftest import read_csv, run
 from omegaconf import OmegaConf
 
+from srcnn import report
 from srcnn.data.leaves import dead_leaves
+from srcnn.data.samples import Sample
 from srcnn.inference.image_file import write_image
 from srcnn.metrics import Score
+from srcnn.nets import SRCNN
 from srcnn.report.page import curves, duration
 from srcnn.report.plots import Line, plot
 from srcnn.report.sweep import SweepTable
@@ -44,6 +47,16 @@ def test_names_are_text_and_a_large_set_is_bounded(trained: Path, tmp_path: Path
     assert text.count('class="card"') == 10 and "Shown are 10 of 13 images" in text
     assert re.search(r"560×560 pixels at \(\d+, \d+\) of 900×900", text)
     assert "PSNR on the validation images" in text  # the log beside the weights
+
+
+def test_what_was_typed_is_not_known(tmp_path: Path) -> None:
+    """Of a run in a notebook."""
+    hr = dead_leaves(1, 30, seed=2)[0][None]
+    sample, score = Sample(hr[..., ::3, ::3], hr, "a", "set"), Score(30.0, 0.9, 29.0, 0.8)
+    run = {"protocol": "authors", "degradation": "bicubic", "overrides": []}
+    report.write_run(tmp_path, SRCNN(), [("set", "a", score)], [sample], run)
+    text = (tmp_path / "report.html").read_text()
+    assert "python train.py" not in text and "was trained: with the settings below" in text
 
 
 def test_a_loss_in_decibels_says_so(tiny: list[str], tmp_path: Path) -> None:

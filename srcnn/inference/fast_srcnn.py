@@ -84,9 +84,8 @@ class FastSRCNN(Network):
         first_row, first_column = (margin * scale - net.conv3.kernel_size[0] // 2 for margin in self.around)
         y = y[..., first_row:, first_column:]
         y = F.conv2d(y, self.get_buffer("last"), net.conv3.bias.repeat(self.run), stride=(1, self.run))
-        y = (
-            y.permute(0, 2, 3, 1).flatten(2).unflatten(2, (-1, self.channels))
-        )  # [N, run * C, H, W / run] to [N, H, W, C]
+        # [N, run * C, H, W / run] to [N, H, W, C]
+        y = y.permute(0, 2, 3, 1).flatten(2).unflatten(2, (-1, self.channels))
         y = y[:, : height * scale, : width * scale].permute(0, 3, 1, 2)
         return y + cut(bicubic_up(x, scale), core, ratio=scale) if net.residual else y
 

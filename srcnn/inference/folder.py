@@ -26,9 +26,9 @@ def find_jobs(inputs: Sequence[str], output: str | None, label: str) -> dict[Pat
     Results go beside a file, and into FOLDER_LABEL beside a folder, in a tree as its own; or into `output`. Of a folder
     hidden files are left out; those of other kinds, and results of earlier runs, unless named alone, are counted.
     """
-    into = Path(output) if output else None
+    into = Path(output).expanduser() if output else None
     paths: list[Path] = []
-    for word in inputs:
+    for word in map(os.path.expanduser, inputs):
         found = [word] if os.path.lexists(word) else sorted(glob(word, recursive=True))
         if not found:
             raise UserError(f"{word or 'input='}: no such file or folder")

@@ -135,10 +135,9 @@ def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) ->
     """The image `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
     colour, has_alpha = image.planes, image.mode.endswith("A")
     if has_alpha:
-        radius = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale)
-        colour = _spread(
-            colour[:-1], colour[-1:], radius + 2
-        )  # all that an SR pixel looks at; alpha grows by 2 as well
+        # All that an SR pixel looks at, and 2 more, by which alpha grows as well.
+        radius = net.preprocess_radius + math.ceil(net.receptive_radius * net.body_scale / net.scale) + 2
+        colour = _spread(colour[:-1], colour[-1:], radius)
     batch = colour[:, None] if image.mode == "CMYK" else colour[None]
     sr = super_resolve(net, batch, progress=progress).flatten(0, 1)
     if has_alpha:
