@@ -70,6 +70,22 @@ def test_without_validation_and_without_logs(tiny: list[str], tmp_path: Path) ->
     assert "data:image/svg" not in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_ctrl_c_while_the_report_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is done, and how to finish it."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "write_scores", interrupt)
+    score = Score(30.0, 0.9, 29.0, 0.8)
+    with pytest.raises(KeyboardInterrupt):
+        report.write_run(tmp_path, SRCNN(), [("a", "b", score)], [], {"protocol": "authors", "degradation": "bicubic"})
+    words = f"python -m srcnn.evaluate ckpt_path={tmp_path}/weights.pth protocol=authors output={tmp_path}"
+    assert f"the run is trained and tested, its report is not written; to write it: {words}" in capsys.readouterr().out
+
+
 def scored(folder: Path, name: str, overrides: list[str], val_psnr: float | None, **psnr: float) -> None:
     """What a run of a sweep leaves, as far as the ranking reads it."""
     mean = {s: Score(p, 0.9, 29.0, 0.8).as_dict() for s, p in psnr.items()}

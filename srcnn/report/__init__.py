@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from shlex import join
 from typing import Any
 
 from torch import Tensor
@@ -22,9 +23,14 @@ def write_run(folder: Path, net: Network, scores: Scores, samples: Sequence[Samp
     """Print and write, as `write` does, what the test of a run found, whose weights.pth is in `folder` already."""
     checkpoint = str(folder / "weights.pth")
     facts = {"protocol": run["protocol"], "degradation": run["degradation"], "checkpoint": checkpoint}
-    result = network_result(net, scores, facts, run, folder / "metrics.csv")
     again = ["-m", "srcnn.evaluate", f"ckpt_path={checkpoint}", f"protocol={run['protocol']}"]  # it tells the test sets
-    write(folder, [result], samples[: len(scores)], again)
+    try:
+        result = network_result(net, scores, facts, run, folder / "metrics.csv")
+        write(folder, [result], samples[: len(scores)], again)
+    except KeyboardInterrupt:
+        command = join(["python", *again, f"output={folder}"])
+        print(f"\nthe run is trained and tested, its report is not written; to write it: {command}", flush=True)
+        raise
 
 
 def network_result(

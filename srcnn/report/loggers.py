@@ -64,7 +64,7 @@ class HParams(L.Callback):
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         known, (_, best) = dict(pl_module.hparams), best_checkpoint(trainer)
-        typed = dict(word.lstrip("+").partition("=")[::2] for word in known.pop("overrides", []))
+        typed = dict(word.lstrip("+").partition("=")[::2] for word in known.pop("overrides", None) or [])
         for logger in _boards(trainer) if best is not None else []:
             shutil.rmtree(Path(logger.log_dir, "hparams"), ignore_errors=True)
             board = TensorBoardLogger(logger.log_dir, name="", version="hparams", default_hp_metric=False)
