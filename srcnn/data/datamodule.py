@@ -86,8 +86,8 @@ class SRDataModule(L.LightningDataModule):
         if stage != "validate":
             self.testing: list[Sample] = []
             for name in self.test:
-                held_out = name == "pairs" and not all(self.test_pairs)
-                images = self._split()[1] if held_out else self._images(name, self.test_pairs)
+                are_held_out = name == "pairs" and not all(self.test_pairs)
+                images = self._split()[1] if are_held_out else self._images(name, self.test_pairs)
                 self.testing += read_samples(images, label(name, self.test), self.scale, self.degradation)
         if stage == "test":
             return
@@ -116,12 +116,15 @@ class SRDataModule(L.LightningDataModule):
             raise UserError(f"data.exclude leaves no image of {self.train}")
         if self.val:
             return images, self._images(self.val, self.train_pairs)
-        names, held_out = list(images), self.hold_out
-        if isinstance(held_out, int):
-            count = held_out
-            held_out = names[count:] if count < 0 else [names[i * len(names) // count] for i in range(count)]
-        validation = {name: images.pop(name) for name in names if name in map(str, held_out)}
-        if unknown := set(map(str, held_out)) - set(validation):
+        names, wanted = list(images), self.hold_out
+        if not isinstance(wanted, int):
+            held_out = set(map(str, wanted))
+        elif wanted < 0:
+            held_out = set(names[wanted:])
+        else:
+            held_out = {names[i * len(names) // wanted] for i in range(wanted)}
+        validation = {name: images.pop(name) for name in names if name in held_out}
+        if unknown := held_out - set(validation):
             raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
         if not images:
             raise UserError(f"data.hold_out={self.hold_out} leaves none of the {len(names)} images to train on")
