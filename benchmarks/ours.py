@@ -59,6 +59,6 @@ def training_pairs(net: Network, data: SRDataModule) -> Iterator[tuple[Tensor, T
     """Each training image as what the network's body takes, float, and as the HR it should give, uint8."""
     left_out = {*data.exclude, *(sample.name for sample in data.validation)}
     images = {name: image for name, image in set_images(data.train, data.root).items() if name not in left_out}
-    for sample in read_samples(images, data.train, data.train, net.scale, data.degradation):
+    for sample in read_samples(images, data.train, net.scale, data.degradation):
         with torch.no_grad():
             yield net.preprocess(quantize(sample.lr).expand(-1, 3, -1, -1))[0], sample.hr[0].expand(3, -1, -1)

@@ -28,7 +28,7 @@ from torch import Tensor
 from srcnn import report
 from srcnn.checkpoint import find_checkpoint, load_network
 from srcnn.data.datamodule import SRDataModule
-from srcnn.data.degrade import Bicubic, Degradation
+from srcnn.data.degrade import Bicubic, Degradation, Given
 from srcnn.data.samples import Sample, read_pairs, read_sets
 from srcnn.device import device_of
 from srcnn.errors import UserError, check_choice
@@ -64,7 +64,7 @@ def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
     facts, results = {"protocol": cfg.protocol, "degradation": degradation}, []
     for path, (net, checkpoint) in loaded.items():
         upscale, scores = partial(super_resolve, net.to(device)), []
-        for lr, hr, name, image_set, _ in samples:
+        for lr, hr, name, image_set in samples:
             scores.append((image_set, name, protocol.evaluate(upscale, lr.to(device), hr, net.channels)))
             if with_images:
                 sr = to_uint8(upscale(as_float(lr).to(device)))[0].cpu()
@@ -117,7 +117,7 @@ def _degradation(name: str | None, run: Mapping[str, Any], sets: Sequence[str]) 
     elif not settings or settings["_target_"] not in [one._target_ for one in known.values()]:
         settings = known["bicubic"]  # no class that only a file names is made
     made = instantiate(settings, _convert_="all", _recursive_=False)
-    return made if made.makes_lr or "pairs" in sets else Bicubic()
+    return Bicubic() if isinstance(made, Given) and "pairs" not in sets else made
 
 
 def read_results(folder: Path, samples: Sequence[Sample], scale: int) -> dict[str, Tensor]:

@@ -110,13 +110,17 @@ def shave(x: Tensor, border: int) -> Tensor:
 
 
 def cut(image: Tensor, part: list[slice], whole: list[slice] | None = None, ratio: int = 1) -> Tensor:
-    """Cut a part out of an image that has `ratio` times the pixels, and shows but the part `whole` of it all."""
+    """The tile `part` out of what was computed of the tile `whole` (by default all, from pixel 0 on).
+
+    Tiles are rows and columns of the input, as [slice(0, 64), slice(64, 128)]; `image` [N, C, H, W] has `ratio` times
+    as many rows and columns.
+    """
     rows, columns = within(part, whole or [slice(0, 0)] * 2, ratio)
     return image[:, :, rows, columns]
 
 
 def within(part: list[slice], whole: list[slice], ratio: int) -> list[slice]:
-    """Where a part lies in an image that has `ratio` times the pixels, and shows but the part `whole` of it all."""
+    """The tile `part`, counted from where the tile `whole` begins, in pixels of which `ratio` are as long as one."""
     return [slice((s.start - o.start) * ratio, (s.stop - o.start) * ratio) for s, o in zip(part, whole, strict=True)]
 
 

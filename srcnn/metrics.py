@@ -1,4 +1,4 @@
-"""PSNR and SSIM under a named protocol: of one image, and as torchmetrics' Metrics of many."""
+"""PSNR and SSIM under a named protocol: of one image, and as torchmetrics' metrics of many."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import MeanMetric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from srcnn.errors import check_choice
@@ -40,7 +40,8 @@ class Protocol(NamedTuple):
              the luma, as do networks on luma; a gray image is its own luma
     basicsr  BasicSR and most papers since 2018: the LR is an 8-bit RGB file, luma is not rounded
 
-    Images are [N, 1 or 3, H, W], float in [0, 1] or uint8; LR in 8 bits stays so under both.
+    Images are [N, 1 or 3, H, W], float in [0, 1] or uint8, LR and HR of as many channels. LR in 8 bits stays so under
+    both. SR of one channel beside RGB is luma; of RGB beside a gray image its gray image counts.
     """
 
     lr_8bit: bool
@@ -57,28 +58,23 @@ class Protocol(NamedTuple):
         return self.compare(upscale(self.network_input(lr, hr, channels)), lr, hr, with_ssim)
 
     def compare(self, sr: Tensor, lr: Tensor, hr: Tensor, with_ssim: bool = True) -> Score:
-        """Score one SR image, and bicubic on its LR image. Without SSIM, which takes longer than small networks, NaN.
-
-        One channel of SR or LR beside RGB is luma.
-        """
-        border = _border(lr, hr)
-        figures = []
+        """Score one SR image, and bicubic on its LR image. SSIM takes longer than small networks; without it NaN."""
+        border, figures = _border(hr.shape[-1] // lr.shape[-1]), list[float]()
         for image in (sr, self.bicubic(lr, hr)):
             pair = [shave(luma, border) for luma in self.luma(image, hr)]
             figures += [psnr(*pair), ssim(*pair) if with_ssim else math.nan]
         return Score(*figures)
 
     def network_input(self, lr: Tensor, hr: Tensor, channels: int) -> Tensor:
-        """LR in [0, 1] as a network gets it; of RGB beside a gray HR image the gray image, and the other way round."""
+        """LR in [0, 1] as a network gets it."""
         if self._is_exact(lr):
             return self._luma_lr(lr, hr).to(lr) if channels == 1 else lr
-        lr = quantize(as_float(lr))
-        return quantize(gray_of(lr)) if lr.shape[1] > hr.shape[1] else lr.expand(-1, hr.shape[1], -1, -1)
+        return quantize(as_float(lr))
 
     def bicubic(self, lr: Tensor, hr: Tensor) -> Tensor:
-        """Bicubic enlargement of LR."""
-        lr = self._luma_lr(lr, hr) if self._is_exact(lr) else self.network_input(lr, hr, channels=3)
-        return bicubic_up(lr, hr.shape[-1] // lr.shape[-1])
+        """Bicubic enlargement of LR, or of its luma."""
+        pixels = self._luma_lr(lr, hr) if self._is_exact(lr) else quantize(as_float(lr))
+        return bicubic_up(pixels, hr.shape[-1] // lr.shape[-1])
 
     def luma(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         """The luma of SR, clipped and rounded to 8 bits, and of HR: [N, 1, H, W] in [0, 255], float64 on the CPU."""
@@ -93,12 +89,9 @@ class Protocol(NamedTuple):
 
     def _luma_lr(self, lr: Tensor, hr: Tensor) -> Tensor:
         """The luma of LR. Where LR is HR shrunk, luma is rounded before, as in the authors' code: it makes 0.01 dB."""
-        exact = as_float(hr).to(lr.device)
-        if lr.shape[1] < hr.shape[1]:
-            exact = rgb_to_y(exact)
-        shrunk = bicubic_down(exact, hr.shape[-1] // lr.shape[-1])
-        if torch.allclose(lr, shrunk.to(lr.dtype), atol=1e-4):
-            return bicubic_down(self._luma(hr) / 255, hr.shape[-1] // lr.shape[-1])
+        scale = hr.shape[-1] // lr.shape[-1]
+        if torch.allclose(lr, bicubic_down(as_float(hr).to(lr.device), scale).to(lr.dtype), atol=1e-4):
+            return bicubic_down(self._luma(hr) / 255, scale)
         return rgb_to_y(lr) if lr.shape[1] == 3 else lr
 
     def _luma(self, image: Tensor) -> Tensor:
@@ -117,8 +110,7 @@ def find_protocol(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
-def _border(lr: Tensor, hr: Tensor) -> int:
-    scale = hr.shape[-1] // lr.shape[-1]
+def _border(scale: int) -> int:
     return scale if scale > 1 else 0
 
 
@@ -143,55 +135,42 @@ def ssim(image: Tensor, truth: Tensor) -> float:
     return float(shave(similarity, 5).mean())
 
 
-class _MeanOverImages(Metric):
+class _MeanOverImages(MeanMetric):
     """The mean of a figure over images; `left_out` counts those where it is not finite, or that have one colour.
 
     What has one colour, as a black image, a network has exactly at one validation and off by one level at the next:
     with its PSNR of infinity or 50 dB among the others, it would decide which checkpoint is the best.
     """
 
-    higher_is_better = True
-    full_state_update = False
-    total: Tensor
-    count: Tensor
+    higher_is_better = True  # type: ignore[assignment]
+    figure: Callable[[Tensor, Tensor], float]
     left_out: Tensor
 
     def __init__(self, protocol: Protocol, scale: int):
         super().__init__()
-        self.protocol, self.border = protocol, scale if scale > 1 else 0
-        self.add_state("total", torch.tensor(0.0), "sum")  # float32, as not every accelerator has float64
-        self.add_state("count", torch.tensor(0), "sum")
+        self.protocol, self.border = protocol, _border(scale)
         self.add_state("left_out", torch.tensor(0), "sum")
 
-    def update(self, sr: Tensor, hr: Tensor) -> None:
+    def update(self, sr: Tensor, hr: Tensor) -> None:  # type: ignore[override]
         """SR and HR images, [N, 1 or 3, H, W] each."""
         for image, truth in zip(*self.protocol.luma(sr, hr), strict=True):
             figure = self.figure(shave(image[None], self.border), shave(truth[None], self.border))
             if math.isfinite(figure) and truth.min() < truth.max():
-                self.total += figure
-                self.count += 1
+                super().update(figure)
             else:
                 self.left_out += 1
-
-    def compute(self) -> Tensor:
-        return self.total / self.count  # NaN where no figure is finite
-
-    def figure(self, image: Tensor, truth: Tensor) -> float:
-        raise NotImplementedError
 
 
 class PSNR(_MeanOverImages):
     """Mean PSNR in dB on luma, of images one by one; those that are exact, with an infinite PSNR, are left out."""
 
-    def figure(self, image: Tensor, truth: Tensor) -> float:
-        return psnr(image, truth)
+    figure = staticmethod(psnr)
 
 
 class SSIM(_MeanOverImages):
     """Mean SSIM on luma, of images one by one; those smaller than its window are left out."""
 
-    def figure(self, image: Tensor, truth: Tensor) -> float:
-        return ssim(image, truth)
+    figure = staticmethod(ssim)
 
 
 def mean_score(scores: Sequence[Score]) -> Score:

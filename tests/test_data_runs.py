@@ -11,6 +11,7 @@ from PIL import Image
 from srcnn.checkpoint import load_network
 from srcnn.data.datamodule import SRDataModule
 from srcnn.data.leaves import dead_leaves
+from srcnn.errors import UserError
 from srcnn.files import read_image
 from srcnn.inference.image_file import to_pillow, write_image
 
@@ -47,7 +48,7 @@ def test_other_images_to_validate_on(images: Path, tmp_path: Path) -> None:
     training, validation, testing = names(data)
     assert len(training) == 8 and validation == ["0", "1"] and len(testing) == 6
     sample = data.testing[-1]
-    assert (sample.name, sample.image_set, sample.source) == ("1", tmp_path.name, str(tmp_path))
+    assert (sample.name, sample.image_set) == ("1", tmp_path.name)
 
 
 def test_smaller_copies_are_trained_on(images: Path) -> None:
@@ -63,6 +64,12 @@ def test_images_that_are_not_trained_on_are_counted(images: Path, tmp_path: Path
     data = SRDataModule(3, train_dir=str(tmp_path), test=[str(images)])
     data.setup()
     assert data.ignored == 1 and data.patches.left_out == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("patch_size", 24.5), ("patch_size", 2), ("batch_size", 8.5)])
+def test_wrong_sizes(name: str, value: float) -> None:
+    with pytest.raises(UserError, match=rf"data\.{name}={value}: must be a (whole number|number, at least 3)"):
+        SRDataModule(3, **{name: value})
 
 
 def test_the_same_images_are_packed_once(images: Path) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from srcnn.data.degrade import Bicubic
 from srcnn.data.samples import read_sets
 from srcnn.errors import UserError
-from srcnn.image import bicubic_down, bicubic_up, quantize, to_uint8
+from srcnn.image import as_float, bicubic_down, bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.inference.tiles import super_resolve
 from srcnn.metrics import PROTOCOLS, PSNR, SSIM, Protocol, Score, find_protocol, mean_score, psnr, ssim
 from srcnn.nets import SRCNN
@@ -102,12 +102,17 @@ def test_basicsr_rounds_the_lr(colours: int) -> None:
     assert authors[0] != authors[1]
 
 
-def test_a_gray_image_with_an_lr_of_rgb() -> None:
-    """As of a JPEG file that has colours: its gray image is scored."""
+def test_sr_of_other_channels_than_hr() -> None:
+    """Beside a gray image the gray image of RGB is scored; beside RGB one channel is luma."""
     hr, lr = quantize(torch.rand(1, 1, 48, 48)), to_uint8(torch.rand(1, 1, 16, 16))
+    colours = quantize(torch.rand(1, 3, 48, 48))
     for protocol in PROTOCOLS.values():
-        one, other = (protocol.evaluate(SRCNN().upscale, image, hr) for image in (lr, lr.expand(-1, 3, -1, -1)))
-        assert one == other
+        sr = bicubic_up(quantize(as_float(lr)), 3)
+        assert protocol.compare(sr.expand(-1, 3, -1, -1), lr, hr).psnr == pytest.approx(
+            protocol.compare(sr, lr, hr).psnr
+        )
+        luma = protocol.compare(rgb_to_y(colours), lr.expand(-1, 3, -1, -1), colours)
+        assert luma.psnr > 58  # but for rounding
 
 
 def test_at_the_same_size_nothing_is_shaved_off() -> None:
@@ -144,7 +149,7 @@ def test_metrics_leave_out_a_black_image(error: float, protocol: Protocol) -> No
         metric.update(black + error, black)
         for pair in pairs:
             metric.update(*pair)
-        assert metric.left_out == 1 and metric.count == 2
+        assert metric.left_out == 1 and metric.weight == 2
     scores = [protocol.compare(sr, bicubic_down(hr, 3), hr) for sr, hr in [*pairs, (black + error, black)]]
     mean = mean_score(scores)
     assert [metric.compute().item() for metric in metrics] == pytest.approx([mean.psnr, mean.ssim], abs=1e-4)

@@ -58,13 +58,11 @@ def declare(content: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Calla
     """Declares the set "tiny", to be fetched from some addresses or as an archive."""
 
     def declare(*urls: str) -> None:
-        files = {name: hashlib.sha256(body).hexdigest() for name, body in content.items() if name.endswith(".png")}
-        image_set = ImageSet("tiny", ("tiny/HR",), files, urls)
-        if urls[0].endswith(".zip"):
-            image_set = ImageSet("tiny", ("tiny/HR",), archive=urls[0])
-        monkeypatch.setitem(SETS, "tiny", image_set)
+        sums = {name: hashlib.sha256(body).hexdigest() for name, body in content.items() if name.endswith(".png")}
+        archive = urls[0] if urls[0].endswith(".zip") else None
+        monkeypatch.setitem(SETS, "tiny", ImageSet(["tiny/HR"], urls, archive))
+        monkeypatch.setattr(sets, "_sums", lambda _: {} if archive else sums)
 
-    monkeypatch.setattr("pooch.core.time.sleep", lambda _: None)  # between tries
     return declare
 
 
@@ -89,7 +87,8 @@ def test_download(server: str, declare, content: dict[str, bytes], tmp_path: Pat
 def test_an_archive(server: str, declare, content: dict[str, bytes], tmp_path: Path) -> None:
     """Two processes at once, as of a training on two GPUs; what a killed one left does not hinder them."""
     declare(f"{server}/good/tiny.zip")
-    (tmp_path / "tiny" / ".HR.part" / "some").mkdir(parents=True)
+    (tmp_path / "tiny" / ".HR.part").mkdir(parents=True)
+    (tmp_path / "tiny" / ".HR.part" / "image1.png").write_bytes(b"half of it")
     processes = [get_context("fork").Process(target=find_images, args=("tiny", tmp_path)) for _ in range(2)]
     for process in processes:
         process.start()
@@ -119,8 +118,6 @@ def test_folders(images: Path, tmp_path: Path) -> None:
     (tmp_path / "B100").symlink_to(images)  # another name of BSD100, and files under names of their own
     assert len(find_images("BSD100", tmp_path)) == 8
     assert [path.name for path in find_images("photos", "nowhere")] == list(sets.PHOTOS)  # need no download
-    with pytest.raises(UserError, match="Urban100 is not below"):
-        find_images("Urban100", tmp_path)
     with pytest.raises(UserError, match="no image set or folder 'nowhere'"):
         find_images("nowhere", tmp_path)
     with pytest.raises(UserError, match="no image files in"):

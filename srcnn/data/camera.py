@@ -13,7 +13,7 @@ from torch import Tensor
 from srcnn.data.degrade import Degradation
 from srcnn.errors import UserError, check_range
 from srcnn.files import read_image
-from srcnn.image import bicubic_down, symmetric_pad, to_uint8
+from srcnn.image import as_float, bicubic_down, symmetric_pad, to_uint8
 
 _CHROMA = ("4:4:4", "4:2:0")  # Pillow's names of JPEG's chroma subsampling: none, and the usual one
 
@@ -49,13 +49,10 @@ class Camera(Degradation):
         rng = np.random.default_rng([self.seed, crc32(name.encode("utf-8", "surrogateescape")), version])
         blur, noise = (rng.uniform(ends[0], ends[1]) for ends in (self.blur, self.noise))
         quality, chroma = int(rng.integers(self.quality[0], self.quality[1] + 1)), _CHROMA[rng.integers(2)]
-        lr = bicubic_down(_blurred(hr[None].float() / 255, blur * scale), scale)[0]
+        lr = bicubic_down(_blurred(as_float(hr[None]), blur * scale), scale)[0]
         lr += torch.from_numpy(rng.normal(0, noise / 255, lr.shape)).float()
-        pixels, file = to_uint8(lr).permute(1, 2, 0).numpy(), io.BytesIO()
-        if len(lr) == 3:
-            Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=chroma)
-        else:
-            Image.fromarray(pixels[:, :, 0]).save(file, "JPEG", quality=quality)
+        pixels, file = to_uint8(lr).permute(1, 2, 0).squeeze(2).numpy(), io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=quality, subsampling=chroma)
         return read_image(file)
 
     def describe(self) -> str:

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from torch import Tensor
 
-from srcnn.data.degrade import Bicubic, Degradation
+from srcnn.data.degrade import Bicubic, Degradation, Given
 from srcnn.data.leaves import Leaves
 from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
@@ -18,6 +17,8 @@ from srcnn.data.samples import Sample, label, read_samples, set_images
 from srcnn.data.sources import Rescaled, Source, match
 from srcnn.errors import UserError, check_range
 from srcnn.files import is_image_name
+
+Images = Mapping[str, Source]  # by name
 
 
 class SRDataModule(L.LightningDataModule):
@@ -29,13 +30,13 @@ class SRDataModule(L.LightningDataModule):
     degradation  how LR images are made
     train_dir  a folder to train on, instead of `train`
     train_hr, train_lr, test_hr, test_lr   folders of pairs; without the latter two, those held out are tested on
-    hold_out   training images kept for validation: their names (without the ending), or how many: 10 are evenly
-               spread, -10 the last ten
-    val        a set or folder to validate on instead
+    val        a set or folder to validate on
+    hold_out   or else training images kept for validation: their names (without the ending), or how many: 10 are
+               evenly spread, -10 the last ten
     exclude    names to leave out (T91 holds one image twice)
     leaves     count, size and seed of the dead-leaves images
     rescale    factors from 0 to 1: of every training image a copy of that size is trained on as well
-    sampling   of patches: see `srcnn.data.patches.Patches`
+    sampling   of patches, with the three before it: see `srcnn.data.patches.Patches`
     """
 
     def __init__(
@@ -57,54 +58,91 @@ class SRDataModule(L.LightningDataModule):
         leaves: Mapping[str, int] | None = None,
         rescale: Sequence[float] = (),
         batch_size: int = 128,
+        patch_size: int = 33,
+        stride: int = 14,
         **sampling: Any,
     ):
         super().__init__()
         self.scale, self.degradation, self.root = scale, degradation or Bicubic(), root
-        self.train_pairs, self.test_pairs = (train_hr, train_lr), (test_hr, test_lr)
         self.train = os.path.join(".", train_dir) if train_dir else train  # with "./": not the set "photos"
-        self.val, self.test = val, test
-        self.exclude, self.hold_out, self.leaves, self.rescale = exclude, hold_out, leaves, rescale
+        self.train_pairs, self.test_pairs = (train_hr, train_lr), (test_hr, test_lr)
+        self.val, self.test, self.exclude, self.hold_out, self.rescale = val, test, exclude, hold_out, rescale
+        self.leaves = leaves or {"count": 64, "size": 256, "seed": 0}
+        self.batch_size, self.sampling = batch_size, {"patch_size": patch_size, "stride": stride, **sampling}
         if isinstance(test, str) or not test or not all(isinstance(name, str) for name in test):
             raise UserError(f"data.test={test}: must be a list of sets or folders, as [Set5]")
-        if "leaves" in (train, *test) and not leaves:
-            raise UserError("data.leaves=null: images called leaves need their settings, as data=leaves has them")
+        check_range("data.leaves.count", self.leaves["count"], 2)
+        check_range("data.leaves.size", self.leaves["size"], 24, 8192)
         for factor in rescale:
             check_range("data.rescale", factor, 0.1, 1)
-        check_range("data.batch_size", batch_size, 1)
-        check_range("data.stride", sampling.get("stride", 1), 1)
-        self.sampling = {"batch_size": batch_size, **sampling}
+        for name, value, least in (("batch", batch_size, 1), ("patch", patch_size, scale)):
+            check_range(f"data.{name}_size", value, least)
+            if not isinstance(value, int):
+                raise UserError(f"data.{name}_size={value}: must be a whole number")
+        check_range("data.stride", stride, 1)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the images; raises UserError for what is wrong with one."""
+        if stage != "validate":
+            self.testing: list[Sample] = []
+            for name in self.test:
+                are_held_out = name == "pairs" and not all(self.test_pairs)
+                images = self._split()[1] if are_held_out else self._images(name, self.test_pairs)
+                self.testing += read_samples(images, label(name, self.test), self.scale, self.degradation)
         if stage == "test":
-            needs_held_out = "pairs" in self.test and not all(self.test_pairs)
-            self._read_tests(self._split()[1] if needs_held_out else {})
             return
-        training, held_out = self._split()
-        copies = {f"{name} x {f}": Rescaled(image, f) for f in self.rescale for name, image in training.items()}
-        image_set = self.val or self.train
-        self.validation = read_samples(held_out, image_set, image_set, self.scale, self.degradation)
+        training, validation = self._split()
+        self.validation = read_samples(validation, self.val or self.train, self.scale, self.degradation)
         if stage == "validate":
             return
-        self._read_tests(held_out)
         trainer: Any = self.trainer
-        if trainer and self.sampling["batch_size"] % trainer.world_size:
-            size = self.sampling["batch_size"]
-            raise UserError(f"data.batch_size={size}: {trainer.world_size} processes cannot share it evenly")
+        if trainer and self.batch_size % trainer.world_size:
+            count = trainer.world_size
+            raise UserError(f"data.batch_size={self.batch_size}: {count} processes cannot share it evenly")
         if trainer and trainer.early_stopping_callbacks and not self.validation:
             raise UserError("data.hold_out=[] leaves no image to validate on, which callbacks.early_stopping waits for")
-        net = getattr(trainer.lightning_module, "net", None) if trainer else None
-        margin = getattr(net, "margin", 0)
-        self.patches = Patches(pack(training | copies, self.scale, self.degradation), margin=margin, **self.sampling)
+        copies = {f"{name} x {f}": Rescaled(image, f) for f in self.rescale for name, image in training.items()}
+        packed = pack({**training, **copies}, self.scale, self.degradation)
+        margin = getattr(getattr(trainer and trainer.lightning_module, "net", None), "margin", 0)
+        self.patches = Patches(packed, margin=margin, batch_size=self.batch_size, **self.sampling)
         if trainer:
             self.patches.to(trainer.strategy.root_device)
 
-    def _read_tests(self, held_out: Mapping[str, Source]) -> None:
-        self.testing: list[Sample] = []
-        for name in self.test:
-            images = held_out if name == "pairs" and not all(self.test_pairs) else self._images(name, self.test_pairs)
-            self.testing += read_samples(images, label(name, self.test), name, self.scale, self.degradation)
+    def _split(self) -> tuple[Images, Images]:
+        """Images to train on and to validate on."""
+        found = self._images(self.train, self.train_pairs)
+        images = {name: image for name, image in found.items() if name not in self.exclude}
+        if not images:
+            raise UserError(f"data.exclude leaves no image of {self.train}")
+        if self.val:
+            return images, self._images(self.val, self.train_pairs)
+        names, wanted = list(images), self.hold_out
+        if not isinstance(wanted, int):
+            held_out = set(map(str, wanted))
+        elif wanted < 0:
+            held_out = set(names[wanted:])
+        else:
+            held_out = {names[i * len(names) // wanted] for i in range(wanted)}
+        validation = {name: images.pop(name) for name in names if name in held_out}
+        if unknown := held_out - set(validation):
+            raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
+        if not images:
+            raise UserError(f"data.hold_out={self.hold_out} leaves none of the {len(names)} images to train on")
+        return images, validation
+
+    def _images(self, name: str, pairs: tuple[str | None, str | None]) -> Images:
+        """The images of a set or folder; of "pairs" those in the two folders."""
+        if name == "leaves":
+            count, size, seed = (self.leaves[key] for key in ("count", "size", "seed"))
+            return {f"leaves{number}": Leaves(number, size, seed) for number in range(count)}
+        if name != "pairs":
+            return set_images(name, self.root)
+        if not isinstance(self.degradation, Given):
+            raise UserError("pairs have their own LR images: choose degradation=none")
+        hr, lr = pairs
+        if not (hr and lr):
+            raise UserError("data.train_hr, data.train_lr: name the folders with the HR and LR images")
+        return match(hr, lr, self.scale)
 
     def train_dataloader(self) -> "_Batches":
         return _Batches(self.patches, self.trainer)
@@ -117,55 +155,11 @@ class SRDataModule(L.LightningDataModule):
     def test_dataloader(self) -> UserList[Sample]:
         return UserList(self.testing)
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        if device.type == "cpu":
-            return batch  # it is there; looking through it would take a millisecond a step
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
-
     @property
     def ignored(self) -> int:
         """Image files in subfolders of the training folder, which are not trained on."""
         folder = Path(self.train)
         return sum(is_image_name(path) for path in folder.glob("*/**/*")) if folder.is_dir() else 0
-
-    def _split(self) -> tuple[dict[str, Source], dict[str, Source]]:
-        """Images to train on and to validate on."""
-        images = self._images(self.train, self.train_pairs)
-        images = {name: image for name, image in images.items() if name not in self.exclude}
-        if self.val:
-            return images, self._images(self.val, self.train_pairs)
-        if not images:
-            raise UserError(f"data.exclude leaves no image of {self.train}")
-        names, wanted = list(images), self.hold_out
-        if not isinstance(wanted, int):
-            held_out = set(map(str, wanted))
-        elif wanted < 0:
-            held_out = set(names[wanted:])
-        else:
-            held_out = {names[i * len(names) // wanted] for i in range(wanted)}
-        if unknown := held_out - set(images):
-            raise UserError(f"data.hold_out names no image of {self.train}: {', '.join(sorted(unknown))}")
-        if len(held_out) >= len(images):
-            raise UserError(f"data.hold_out={wanted} leaves none of the {len(images)} images to train on")
-        training = {name: image for name, image in images.items() if name not in held_out}
-        return training, {name: images[name] for name in images if name in held_out}
-
-    def _images(self, name: str, pairs: tuple[str | None, str | None]) -> dict[str, Source]:
-        """The images of a set by name."""
-        if name == "leaves":
-            assert self.leaves
-            check_range("data.leaves.count", self.leaves["count"], 2)
-            check_range("data.leaves.size", self.leaves["size"], 24, 8192)
-            return {
-                f"leaves{number}": Leaves(number, self.leaves["size"], self.leaves["seed"])
-                for number in range(self.leaves["count"])
-            }
-        if name != "pairs":
-            return set_images(name, self.root)
-        hr, lr = pairs
-        if not (hr and lr):
-            raise UserError("data.train_hr, data.train_lr: name the folders with the HR and LR images")
-        return dict(match(hr, lr, self.scale))
 
 
 class _Batches:

@@ -20,17 +20,22 @@ _COLOUR_AXES = np.array([[1, 1, 1], [0.5, 0.5, -1], [1, -1, 0]]) * np.array([[0.
 
 @dataclass(frozen=True)
 class Leaves:
-    """A dead-leaves image as a source of pixels (see `srcnn.data.sources`)."""
+    """A dead-leaves image (see `srcnn.data.sources.Source`); it depends on (seed, number, size) alone."""
 
     number: int
     size: int
     seed: int
 
-    def read(self) -> Tensor:
-        return dead_leaves_image(self.number, self.size, self.seed)
-
-    def read_lr(self) -> None:
-        return None
+    def read(self) -> tuple[Tensor, None]:
+        """[3, size, size], uint8."""
+        rng = np.random.default_rng([self.seed, self.number])
+        side = self.size * _OVERSAMPLING
+        pixels = _render(rng, side, leaves=side**2 // 50, smallest=3.0)[0]
+        # In front, fewer and larger leaves; what lies behind is more or less out of focus.
+        behind = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(float(rng.choice([0, 1, 2, 4]))))
+        front, covered = _render(rng, side, leaves=max(1, side**2 // 4000), smallest=8.0)
+        canvas = Image.composite(Image.fromarray(front), behind, Image.fromarray(covered))
+        return torch.from_numpy(np.array(canvas.reduce(_OVERSAMPLING))).permute(2, 0, 1).contiguous(), None
 
     def identity(self) -> list:
         return ["dead leaves", self.number, self.size, self.seed]
@@ -38,19 +43,7 @@ class Leaves:
 
 def dead_leaves(count: int, size: int, seed: int) -> list[Tensor]:
     """`count` images [3, size, size], uint8."""
-    return [dead_leaves_image(number, size, seed) for number in range(count)]
-
-
-def dead_leaves_image(number: int, size: int, seed: int) -> Tensor:
-    """One image [3, size, size], uint8; it depends on (seed, number) alone."""
-    rng = np.random.default_rng([seed, number])
-    side = size * _OVERSAMPLING
-    pixels = _render(rng, side, leaves=side**2 // 50, smallest=3.0)[0]
-    # In front, fewer and larger leaves; what lies behind is more or less out of focus.
-    behind = Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(float(rng.choice([0, 1, 2, 4]))))
-    front, covered = _render(rng, side, leaves=max(1, side**2 // 4000), smallest=8.0)
-    canvas = Image.composite(Image.fromarray(front), behind, Image.fromarray(covered))
-    return torch.from_numpy(np.array(canvas.reduce(_OVERSAMPLING))).permute(2, 0, 1).contiguous()
+    return [Leaves(number, size, seed).read()[0] for number in range(count)]
 
 
 def _render(rng: np.random.Generator, side: int, leaves: int, smallest: float) -> tuple[np.ndarray, np.ndarray]:

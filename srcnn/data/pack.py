@@ -8,11 +8,10 @@ import mmap
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,8 +25,9 @@ from srcnn.data.degrade import Degradation
 from srcnn.data.sources import Source, read_versions
 from srcnn.errors import RunError
 from srcnn.files import replacing
+from srcnn.image import as_float, to_uint8
 
-_FORMAT = "srcnn pack 1"  # a change of what lies in the file gets another number
+_FORMAT = "srcnn pack 2"  # a change of what lies in the file gets another number
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Pack:
     """Images as rows of R, G, B: of each image the HR pixels, then those of each version of its LR image.
 
     pixels  [rows, 3], uint8, a read-only map of the file
-    sizes   [images, 2]: height and width of HR, multiples of `scale`
+    sizes   [images, 2]: height and width of HR, multiples of `scale`; 0 for an image smaller than the scale
     hr      [images]: the row of the first HR pixel
     lr      [images, versions]: the row of the first LR pixel
     """
@@ -48,21 +48,15 @@ class Pack:
     lr: np.ndarray
 
     @classmethod
-    def open(cls, path: Path) -> "Pack | None":
-        """Map a pack; None where there is none that is whole."""
-        try:
-            with open(path, "rb") as file:
-                content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives on when the file is closed
-            text_bytes = int.from_bytes(content[-8:], "little")
-            header = json.loads(content[-8 - text_bytes : -8])
-        except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: of an empty or damaged one
-            return None
-        sizes, scale, versions = np.array(header["sizes"], int).reshape(-1, 2), header["scale"], header["versions"]
+    def open(cls, path: Path) -> "Pack":
+        """Map a file that `_write` has written."""
+        with open(path, "rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives on when the file is closed
+        header = json.loads(content[-8 - int.from_bytes(content[-8:], "little") : -8])
+        sizes, scale, versions = np.array(header["sizes"]), header["scale"], header["versions"]
         hr_rows = sizes.prod(1)
         lr_rows = hr_rows // scale**2
         first = np.cumsum([0, *(hr_rows + versions * lr_rows)])
-        if 3 * first[-1] + text_bytes + 8 != len(content):
-            return None
         if hasattr(mmap, "MADV_RANDOM") and len(content) > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2:
             content.madvise(mmap.MADV_RANDOM)  # patches are a few pixels here and there: read nothing ahead
         with warnings.catch_warnings():
@@ -73,38 +67,37 @@ class Pack:
 
 
 def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> Pack:
-    """The pack of some images, by name; made if it is not there. Images smaller than the scale are left out.
+    """The pack of some images, by name; made if it is not there.
 
     It lies in $SRCNN_CACHE, else in the user's folder for caches, until someone removes it. Whoever wants the same
     pack meanwhile waits for it. RunError where the file can't be written.
     """
-    folder = Path(os.environ.get("SRCNN_CACHE") or user_cache_dir("srcnn"))
-    path = folder / f"{_key(images, scale, degradation)}.pack"
-    if found := Pack.open(path):
-        return found
+    folder = Path(os.environ.get("SRCNN_CACHE") or user_cache_dir("srcnn")) / _key(images, scale, degradation)
+    path = folder / "pack"
+    if path.exists():
+        return Pack.open(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_suffix(".lock")).acquire()
+        lock = FileLock(folder / "lock").acquire()
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror}); name another in $SRCNN_CACHE") from error
     with lock:
-        if not Pack.open(path):  # another process may have made it meanwhile
-            with replacing(path) as temporary:
+        if not path.exists():  # another process may have made it meanwhile
+            for left_behind in folder.glob(".*.part"):  # by a process that was killed
+                left_behind.unlink()
+            with replacing(path, fsync=True) as temporary:
                 _write(temporary, images, scale, degradation)
-        found = Pack.open(path)
-        assert found
-        return found
+    return Pack.open(path)
 
 
 def _key(images: Mapping[str, Source], scale: int, degradation: Degradation) -> str:
     """A name for the pack: another if anything is that its pixels depend on, also the code that makes them."""
-    sources = {_code_of(cls) for cls in {type(degradation), *map(type, images.values())}}
-    code = sorted(hashlib.sha256(text).hexdigest() for text in sources | {Path(srcnn.image.__file__).read_bytes()})
+    code = {_code_of(cls) for cls in {type(degradation), *map(type, images.values())}}
     settings = [type(degradation).__qualname__, sorted(vars(degradation).items())]
     content = [[name, source.identity()] for name, source in images.items()]
-    digest = hashlib.sha256(json.dumps([_FORMAT, code, scale, settings, content], default=repr).encode())
+    made_of = [_FORMAT, sorted(code), Path(srcnn.image.__file__).read_bytes(), scale, settings, content]
     words = re.sub(r"\W+", "-", f"x{scale} {degradation.describe()}")[:60]
-    return f"{words}-{digest.hexdigest()[:16]}"
+    return f"{words}-{hashlib.sha256(json.dumps(made_of, default=repr).encode()).hexdigest()[:16]}"
 
 
 def _code_of(cls: type) -> bytes:
@@ -116,25 +109,18 @@ def _code_of(cls: type) -> bytes:
 
 
 def _write(path: Path, images: Mapping[str, Source], scale: int, degradation: Degradation) -> None:
-    def rows(image: tuple[str, Source]) -> tuple[tuple[int, int], np.ndarray]:
-        hr, lr = read_versions(*image, scale, degradation)
-        pixels = torch.cat([x.expand(3, -1, -1).flatten(1).T for x in (hr, *lr)]).numpy()
-        return (hr.shape[1], hr.shape[2]), pixels
+    def read(image: tuple[str, Source]) -> tuple[tuple[int, int], np.ndarray]:
+        hr, lrs = read_versions(*image, scale, degradation, degradation.versions)
+        rows = [x.expand(3, -1, -1).flatten(1).T for x in (hr, *(to_uint8(as_float(lr)) for lr in lrs))]
+        return (hr.shape[1], hr.shape[2]), torch.cat(rows).numpy()
 
-    sizes = []
-    with open(path, "wb") as file:
-        found = _in_threads(rows, list(images.items()))
-        for size, pixels in tqdm(found, "packing", len(images), unit="image", delay=1, disable=None):
-            if min(size) > 0:
+    items, sizes, cores = list(images.items()), [], os.cpu_count() or 1
+    # Threads, as Pillow and torch let others run while they compute; a few images at a time, or results would pile up
+    # where they are written slowly.
+    with open(path, "wb") as file, ThreadPoolExecutor(cores) as threads:
+        for start in tqdm(range(0, len(items), 2 * cores), "packing", delay=1, disable=None):
+            for size, pixels in threads.map(read, items[start : start + 2 * cores]):
                 sizes.append(size)
                 file.write(pixels.data)
         text = json.dumps({"scale": scale, "versions": degradation.versions, "sizes": sizes}).encode()
         file.write(text + len(text).to_bytes(8, "little"))
-
-
-def _in_threads(function: Callable[[Any], Any], items: Sequence) -> Iterator[Any]:
-    """`map(function, items)` by a thread a core; Pillow and torch let others run while they compute."""
-    cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores) as threads:
-        for start in range(0, len(items), 2 * cores):  # results would pile up if they are written slowly
-            yield from threads.map(function, items[start : start + 2 * cores])

@@ -1,7 +1,5 @@
 """Training patches from a pack: a batch is one gather of aligned LR and HR pixels."""
 
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
@@ -13,34 +11,6 @@ from srcnn.errors import UserError
 
 _GPU_SHARE = 0.4  # of the free memory that a pack may take
 _ORDERS = torch.tensor(list(permutations(range(3))))  # of R, G, B
-
-
-@dataclass
-class Squares:
-    """Squares of pixels, each in one of 8 orientations, in images that lie one after the other as rows of R, G, B.
-
-    An orientation is a pixel to start from and two steps through memory. All are int64 [n].
-    """
-
-    start: np.ndarray  # the pixel that comes first
-    down: np.ndarray  # from a pixel to the one below it
-    right: np.ndarray  # from a pixel to the one right of it
-
-    @classmethod
-    def at(cls, corner: np.ndarray, width: np.ndarray, side: int, orientation: np.ndarray) -> "Squares":
-        """Squares whose upper left pixel is `corner`, in images of `width` pixels."""
-        flip_y, flip_x, transpose = orientation & 1, orientation >> 1 & 1, orientation >> 2
-        down, right = width * (1 - 2 * flip_y), 1 - 2 * flip_x
-        start = corner + (side - 1) * (flip_y * width + flip_x)
-        return cls(start, np.where(transpose, right, down), np.where(transpose, down, right))
-
-    def take(self, pixels: Tensor, side: int) -> Tensor:
-        """Their pixels [n, side, side, 3], out of `pixels` [all, 3]."""
-        numbers = torch.from_numpy(np.stack([self.start, self.down, self.right])).to(pixels.device, non_blocking=True)
-        start, down, right = numbers[:, :, None, None]
-        step = torch.arange(side, device=pixels.device)
-        index = start + down * step[:, None] + right * step  # [n, side, side]
-        return pixels.index_select(0, index.flatten()).view(*index.shape, -1)
 
 
 class Patches:
@@ -77,84 +47,80 @@ class Patches:
         self.batch_size, self.random, self.augment, self.seed = batch_size, random, augment, seed
         self.permute_colours = permute_colours
         self.side = patch_size // self.scale + 2 * margin  # LR pixels
-        if patch_size < self.scale:
-            raise UserError(f"data.patch_size={patch_size}: must be at least {self.scale}, an LR pixel")
-        sizes = pack.sizes // self.scale
-        self.images = np.flatnonzero(sizes.min(1) >= self.side)
-        self.left_out = len(sizes) - len(self.images)
-        if not len(self.images):
+        grid_step = max(1, stride // self.scale)
+        self.step = 1 if random else grid_step
+        places, self.places = self._places(grid_step), self._places(self.step)
+        self.patches_per_epoch = int(places.prod(1).sum())
+        self.left_out = int((places.prod(1) == 0).sum())
+        if not self.patches_per_epoch:
             least = f"smaller than a patch of {self.side * self.scale} pixels"
             raise UserError(f"data.patch_size={patch_size}: every training image is {least}")
-        sizes = sizes[self.images]
-        grid_step = max(1, stride // self.scale)
-        self.patches_per_epoch = int(((sizes - self.side) // grid_step + 1).prod(1).sum())
-        self.step = 1 if random else grid_step
-        rows, self.columns = ((sizes - self.side) // self.step + 1).T  # of places, in each image
-        self.first = np.concatenate([[0], np.cumsum(rows * self.columns)])  # each image's first place among all
+        self.first = np.cumsum([0, *self.places.prod(1)])  # of each image's places, among those of all
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
-        self._thread: ThreadPoolExecutor | None = None
-        self._coming: dict[tuple, Future] = {}
+
+    def _places(self, step: int) -> np.ndarray:
+        """Rows and columns of patches in each image, `step` LR pixels apart: [images, 2]; 0 where none fits."""
+        return np.maximum(0, (self.pack.sizes // self.scale - self.side) // step + 1)
 
     def __len__(self) -> int:
         """Batches in an epoch; the last is filled up from the front, so that all have the same size."""
         return -(-self.patches_per_epoch // self.batch_size)
 
     def to(self, device: torch.device) -> None:
-        """Move the pixels to a device if they take little of its memory; else a thread gathers the next batch there."""
-        if device.type == "cpu":
-            return
+        """Move the pixels to a device, if they take little of its memory: else batches are gathered on the CPU."""
         if device.type != "cuda" or self.pixels.numel() < _GPU_SHARE * torch.cuda.mem_get_info(device)[0]:
             self.pixels = self.pixels.to(device)
-        else:
-            self.gather_ahead()
-
-    def gather_ahead(self) -> None:
-        """From now on, while a batch is trained on, a thread gathers the pixels of the next."""
-        self._thread = ThreadPoolExecutor(1, "patches")
 
     def batch(self, number: int, rank: int = 0, world_size: int = 1) -> tuple[Tensor, Tensor]:
         """Batch `number` of the run, or the share of it that falls to one of several processes.
 
         Returns LR [n, 3, h, h] and HR [n, 3, scale*h, scale*h], uint8, in channels-last memory.
         """
-        if self._thread is None:
-            return self._gather(number, rank, world_size)
-        key, following = (number, rank, world_size), (number + 1, rank, world_size)
-        current = self._coming.pop(key, None) or self._thread.submit(self._gather, *key)
-        self._coming = {following: self._thread.submit(self._gather, *following)}
-        return current.result()
-
-    def _gather(self, number: int, rank: int, world_size: int) -> tuple[Tensor, Tensor]:
-        position, orientation, version, order = (values[rank::world_size] for values in self._draw(number))
-        index = np.searchsorted(self.first, position, side="right") - 1
-        y, x = self.step * np.stack(np.divmod(position - self.first[index], self.columns[index]))  # in LR pixels
-        image, scale = self.images[index], self.scale
+        place, orientation, version, order = (drawn[rank::world_size] for drawn in self._draw(number))
+        image, scale = np.searchsorted(self.first, place, side="right") - 1, self.scale
+        y, x = self.step * np.stack(np.divmod(place - self.first[image], self.places[image, 1]))  # in LR pixels
         width = self.pack.sizes[image, 1]  # of HR
         lr_corner = self.pack.lr[image, version] + y * (width // scale) + x
         hr_corner = self.pack.hr[image] + (y * width + x) * scale
-        lr = Squares.at(lr_corner, width // scale, self.side, orientation).take(self.pixels, self.side)
-        hr = Squares.at(hr_corner, width, self.side * scale, orientation).take(self.pixels, self.side * scale)
+        lr = _squares(self.pixels, lr_corner, width // scale, self.side, orientation)
+        hr = _squares(self.pixels, hr_corner, width, self.side * scale, orientation)
         if self.permute_colours:
             colours = _ORDERS.to(lr.device)[torch.from_numpy(order)][:, None, None]  # [n, 1, 1, 3]
-            lr, hr = (crops.gather(3, colours.expand_as(crops)) for crops in (lr, hr))
-        if self._thread and torch.cuda.is_available():  # from pinned memory, copied while the device computes
-            lr, hr = lr.pin_memory(), hr.pin_memory()
+            lr, hr = (squares.gather(3, colours.expand_as(squares)) for squares in (lr, hr))
         return lr.permute(0, 3, 1, 2), hr.permute(0, 3, 1, 2)
 
     def _draw(self, number: int) -> tuple[np.ndarray, ...]:
         """Of each patch of a batch: its place among all, orientation, version of its LR image, order of colours."""
-        rng, versions = self._generator(number, stream=0), self.pack.lr.shape[1]
-        orientation = rng.integers(0, 8, self.batch_size) if self.augment else np.zeros(self.batch_size, np.int64)
+        rng, count = self._generator(number, stream=0), self.batch_size
+        orientation = rng.integers(0, 8, count) if self.augment else np.zeros(count, np.int64)
         if self.random:
-            position = rng.integers(0, self.first[-1], self.batch_size)
+            place = rng.integers(0, self.first[-1], count)
         else:
             epoch, batch = divmod(number, len(self))
             if self._order[0] != epoch:
                 self._order = (epoch, self._generator(epoch, stream=1).permutation(self.patches_per_epoch))
-            start = batch * self.batch_size
-            position = np.take(self._order[1], range(start, start + self.batch_size), mode="wrap")
-        version = rng.integers(0, versions, self.batch_size)
-        return position, orientation, version, self._generator(number, stream=2).integers(0, 6, self.batch_size)
+            place = np.take(self._order[1], range(batch * count, (batch + 1) * count), mode="wrap")
+        version = rng.integers(0, self.pack.lr.shape[1], count)
+        return place, orientation, version, self._generator(number, stream=2).integers(0, 6, count)
 
     def _generator(self, number: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, number], counter=[0, 0, 0, stream]))
+
+
+def _squares(pixels: Tensor, corner: np.ndarray, width: np.ndarray, side: int, orientation: np.ndarray) -> Tensor:
+    """Squares of `side` pixels out of images that lie one after the other: [n, side, side, 3].
+
+    pixels       [all, 3], row by row
+    corner       [n], int64: where in `pixels` a square's upper left pixel is
+    width        [n]: of the image that it is in
+    orientation  [n]: 0 to 7. Bit 0 flips it vertically, bit 1 horizontally; then bit 2 transposes
+    """
+    flip_y, flip_x, transpose = orientation & 1, orientation >> 1 & 1, orientation >> 2
+    # An orientation is another corner to start from, and other steps to the pixel below and to the one on the right.
+    start = corner + (side - 1) * (flip_y * width + flip_x)
+    down, right = width * (1 - 2 * flip_y), 1 - 2 * flip_x
+    steps = np.stack([start, np.where(transpose, right, down), np.where(transpose, down, right)])
+    start, down, right = torch.from_numpy(steps).to(pixels.device, non_blocking=True)[:, :, None, None]
+    offset = torch.arange(side, device=pixels.device)
+    index = start + down * offset[:, None] + right * offset  # [n, side, side]
+    return pixels.index_select(0, index.flatten()).view(*index.shape, -1)

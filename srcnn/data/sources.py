@@ -1,12 +1,11 @@
-"""Where the pixels of an image come from: an image file, or two of them, HR and LR."""
+"""Where images come from: an image file, a file each for HR and LR, or a smaller copy of another image."""
 
-import os
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from srcnn.data.degrade import Degradation
@@ -16,13 +15,10 @@ from srcnn.image import as_float, bicubic_resize, modcrop, to_uint8
 
 
 class Source(Protocol):
-    """An image that can be read again and again; it is sent to other processes."""
+    """An image that can be read again and again."""
 
-    def read(self) -> Tensor:
-        """HR [C, H, W], uint8, C being 1 (gray) or 3."""
-
-    def read_lr(self) -> Tensor | None:
-        """Its own LR image, if it has one."""
+    def read(self) -> tuple[Tensor, Tensor | None]:
+        """HR and, where the image brings one, its LR image: [C, H, W], uint8, C being 1 (gray) or 3."""
 
     def identity(self) -> list:
         """What changes when the image does: strings and numbers."""
@@ -35,88 +31,69 @@ class ImagePath:
     path: Path
     lr: Path | None = None
 
-    def read(self) -> Tensor:
-        return read_image(self.path)
-
-    def read_lr(self) -> Tensor | None:
-        return read_image(self.lr) if self.lr else None
+    def read(self) -> tuple[Tensor, Tensor | None]:
+        return read_image(self.path), read_image(self.lr) if self.lr else None
 
     def identity(self) -> list:
-        return [(str(file.resolve()), os.stat(file).st_size, os.stat(file).st_mtime_ns) for file in self._files]
+        files = [path.resolve() for path in (self.path, self.lr) if path]
+        return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
     def __str__(self) -> str:
-        return " and ".join(map(str, self._files))
-
-    @property
-    def _files(self) -> list[Path]:
-        return [self.path, self.lr] if self.lr else [self.path]
+        return f"{self.path} and {self.lr}" if self.lr else str(self.path)
 
 
 @dataclass(frozen=True)
 class Rescaled:
-    """A smaller copy of an image, by bicubic, to train on as well."""
+    """A smaller copy of an image without an LR image, by bicubic, to train on as well."""
 
     source: Source
     factor: float
 
-    def read(self) -> Tensor:
-        hr = self.source.read()
+    def read(self) -> tuple[Tensor, None]:
+        hr, _ = self.source.read()
         height, width = (max(1, round(side * self.factor)) for side in hr.shape[1:])
-        return to_uint8(bicubic_resize(as_float(hr[None]), height, width))[0]
-
-    def read_lr(self) -> Tensor | None:
-        if self.source.read_lr() is not None:
-            raise UserError(f"data.rescale: a copy of {self.source} would need its own LR image; leave it out")
-        return None
+        return to_uint8(bicubic_resize(as_float(hr[None]), height, width))[0], None
 
     def identity(self) -> list:
         return [*self.source.identity(), self.factor]
 
 
-def read_pair(source: Source, scale: int, degradation: Degradation) -> tuple[Tensor, Tensor | None]:
-    """HR and the image's own LR, if it has one; UserError if they don't fit.
+def read_versions(
+    name: str, source: Source, scale: int, degradation: Degradation, count: int
+) -> tuple[Tensor, list[Tensor]]:
+    """HR, uint8, and the image's own LR or else `count` versions by the degradation (none if smaller than the scale).
 
-    HR is cropped bottom and right, to a multiple of the scale or to LR's size times the scale. Both are uint8, with as
-    many channels (a gray one beside RGB becomes RGB).
+    HR is cropped bottom and right, to a multiple of the scale or to its LR's size times the scale; a gray image beside
+    its RGB one becomes RGB. UserError if they don't fit.
     """
-    hr, lr = source.read(), source.read_lr()
+    hr, lr = source.read()
     if lr is None:
-        return modcrop(hr, scale), None
-    if degradation.makes_lr:
-        raise UserError(f"{source}: pairs have their own LR images; choose degradation=none")
+        hr = modcrop(hr, scale)
+        versions = [degradation(hr, scale, name, version) for version in range(count if hr.numel() else 0)]
+        for made in versions:
+            expected = (len(hr), hr.shape[1] // scale, hr.shape[2] // scale)
+            assert made.shape == expected, f"{type(degradation).__name__} made {tuple(made.shape)}, not {expected}"
+        return hr, versions
     height, width = (scale * side for side in lr.shape[1:])
     if not (0 <= hr.shape[1] - height < scale and 0 <= hr.shape[2] - width < scale):
         sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (hr, lr)]
         raise UserError(f"{source}: HR of {sizes[0]} is not {scale} times LR of {sizes[1]} pixels")
     channels = max(len(hr), len(lr))
-    return hr[:, :height, :width].expand(channels, -1, -1), lr.expand(channels, -1, -1)
+    return hr[:, :height, :width].expand(channels, -1, -1), [lr.expand(channels, -1, -1)]
 
 
-def read_versions(name: str, source: Source, scale: int, degradation: Degradation) -> tuple[Tensor, list[Tensor]]:
-    """HR and each version of its LR image, uint8; none of an image smaller than the scale."""
-    hr, lr = read_pair(source, scale, degradation)
-    if lr is not None or not hr.numel():
-        return hr, [] if lr is None else [lr]
-    versions = [degradation(hr, scale, name, version) for version in range(degradation.versions)]
-    expected = (len(hr), hr.shape[1] // scale, hr.shape[2] // scale)
-    for lr in versions:
-        made = f"{type(degradation).__name__} made {lr.dtype} {tuple(lr.shape)} of {tuple(hr.shape)}"
-        assert lr.dtype == torch.uint8 and lr.shape == expected, f"{made}, not uint8 {expected}"
-    return hr, versions
-
-
-def match(hr_folder: str | os.PathLike, lr_folder: str | os.PathLike, scale: int) -> dict[str, ImagePath]:
-    """The images of two folders by name without the ending; an LR image may add the scale, as 0001x3.png has it.
+def match(hr_folder: str, lr_folder: str, scale: int) -> Mapping[str, Source]:
+    """The images of two folders by name without the ending; LR may add the scale: a_x3.png or ax3.png to a.png.
 
     UserError names an image without a partner, and two of one name.
     """
-    hr, lr = (_by_stem(Path(folder)) for folder in (hr_folder, lr_folder))
+    hr, lr = _by_stem(Path(hr_folder)), _by_stem(Path(lr_folder))
     pairs = {}
     for stem, path in hr.items():
-        partner = lr.pop(stem, None) or lr.pop(f"{stem}x{scale}", None)
+        partner = next((name for name in (stem, f"{stem}x{scale}", f"{stem}_x{scale}") if name in lr), None)
         if partner is None:
             raise UserError(f"{path} has no LR image of that name in {lr_folder}")
-        pairs[stem] = ImagePath(path, partner)
+        pairs[stem] = ImagePath(path, lr.pop(partner))
     for path in lr.values():
         raise UserError(f"{path} has no HR image of that name in {hr_folder}")
     return pairs

@@ -53,7 +53,8 @@ class Banner(L.Callback):
         lines["data"] = type(data or trainer.train_dataloader).__name__
         length = f"{steps:,} steps in {math.ceil(epochs)} epochs" if steps < math.inf else "without end"
         if patches := getattr(data, "patches", None):
-            lines["data"] = f"{len(patches.images)} images of {data.train}, {len(data.validation)} more to validate on"
+            images = len(patches.places) - patches.left_out
+            lines["data"] = f"{images} images of {data.train}, {len(data.validation)} more to validate on"
             lines["LR"] = f"{data.degradation.describe()}; test on {', '.join(data.test)}"
             left_out = {"smaller than a patch": patches.left_out, "in subfolders": data.ignored}
             lines["left out"] = ", ".join(f"{count} images {why}" for why, count in left_out.items() if count)
