@@ -36,16 +36,16 @@ from srcnn.nets import Network
 
 def contenders(net: Network, images: list[Tensor], folder: Path) -> dict[str, Contender]:
     """Functions LR -> SR by name; `images` are what the body takes, for calibration."""
-    import nncf
+    import nncf  # type: ignore[import-not-found]
     import onnxruntime as ort
-    import openvino as ov
+    import openvino as ov  # type: ignore[import-not-found]
     from onnxruntime.quantization import CalibrationDataReader, quantize_static, shape_inference
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.images = iter(images)
 
-        def get_next(self) -> dict[str, np.ndarray] | None:  # type: ignore[override]
+        def get_next(self) -> dict[str, np.ndarray] | None:
             return next(({"x": image.numpy()} for image in self.images), None)
 
     def on_body(run: Any) -> Contender:

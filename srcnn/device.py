@@ -4,6 +4,7 @@ import ctypes
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -40,7 +41,7 @@ def best_precision(accelerator: str = "auto") -> str:
     if device.type == "cuda":
         has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # none in older versions of torch
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # none in older versions of torch
         names = ("avx512_bf16", "amx_bf16", "bf16")  # the last is Arm's
         has_bf16 = device.type == "cpu" and any(capabilities.get(name) for name in names)
     return "bf16-mixed" if has_bf16 else "32-true"

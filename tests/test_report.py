@@ -53,7 +53,7 @@ def test_what_was_typed_is_not_known(tmp_path: Path) -> None:
     """Of a run in a notebook."""
     hr = dead_leaves(1, 30, seed=2)[0][None]
     sample, score = Sample(hr[..., ::3, ::3], hr, "a", "set"), Score(30.0, 0.9, 29.0, 0.8)
-    run = {"protocol": "authors", "degradation": "bicubic", "overrides": []}
+    run = {"protocol": "authors", "degradation": "bicubic", "overrides": None}
     report.write_run(tmp_path, SRCNN(), [("set", "a", score)], [sample], run)
     text = (tmp_path / "report.html").read_text()
     assert "python train.py" not in text and "was trained: with the settings below" in text

@@ -15,12 +15,12 @@ class FSRCNN(Network):
     `width` features (d in the paper), `shrunk` of them while mapping (s), `depth` mapping layers (m), PReLU after
     each; the defaults on luma are the published FSRCNN(56, 12, 4), and (32, 5, 1) is FSRCNN-s. All is padded with
     zeros, but for the deconvolution's features, which are replicated: zeros there cost 2 dB on the outermost pixels.
-    It is placed so that SR and HR coincide.
+    It is placed so that SR and HR coincide. `residual` adds the input, enlarged by nearest neighbours, to the output.
 
     Dong et al., "Accelerating the Super-Resolution Convolutional Neural Network", ECCV 2016, section 3.2.
-    Initialisation: "identity" starts as bilinear, the image passing through one filter a channel of each layer;
-    "published" is He's for PReLU, with deviation 0.001 for the deconvolution. `slope`: one fixed slope for all PReLUs
-    instead of learned ones (None).
+    Initialisation: "identity" starts as bilinear, the image passing through one filter a channel of each layer, or as
+    what is added; "published" is He's for PReLU, with deviation 0.001 for the deconvolution. `slope`: one fixed slope
+    for all PReLUs instead of learned ones (None).
     """
 
     def __init__(
@@ -30,6 +30,7 @@ class FSRCNN(Network):
         width: int = 56,
         shrunk: int = 12,
         depth: int = 4,
+        residual: bool = False,
         init: str = "identity",
         slope: float | None = None,
     ):
@@ -39,6 +40,7 @@ class FSRCNN(Network):
         check_range("depth", depth, 0)
         check_choice("init", init, ("identity", "published"))
         super().__init__(scale, channels)
+        self.residual = residual
         planes = [(channels, width, 5), (width, shrunk, 1), *[(shrunk, shrunk, 3)] * depth, (shrunk, width, 1)]
         convs = [Conv(inputs, outputs, kernel, "zeros") for inputs, outputs, kernel in planes]
         self.features = nn.Sequential(*(layer for conv in convs for layer in (conv, PReLU(conv.out_channels, slope))))
@@ -53,7 +55,8 @@ class FSRCNN(Network):
             self._init_identity()
 
     def body(self, x: Tensor) -> Tensor:
-        return self.deconv(self.features(x))
+        y = self.deconv(self.features(x))
+        return y + F.interpolate(x, scale_factor=self.scale, mode="nearest") if self.residual else y
 
     @torch.no_grad()
     def _init_identity(self) -> None:
@@ -65,7 +68,7 @@ class FSRCNN(Network):
         distance = torch.arange(9) - self.deconv.before - (self.scale - 1) / 2
         tent = (1 - distance.abs() / self.scale).clamp(min=0)
         nn.init.zeros_(self.deconv.weight)
-        for channel in range(c):
+        for channel in range(0 if self.residual else c):
             self.deconv.weight[channel, channel] = tent[:, None] * tent
 
 
