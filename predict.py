@@ -16,7 +16,7 @@ import signal
 import sys
 from typing import Any
 
-from srcnn.device import device_of
+from srcnn.device import device_of, has_amx
 from srcnn.errors import UserError, check_choice, check_range
 from srcnn.launch import command
 
@@ -26,15 +26,18 @@ def predict(cfg: Any) -> int:
     # Imported here, so that --help and a mistake in the settings do not wait for them.
     from srcnn.checkpoint import WEIGHTS, find_checkpoint, load_network
     from srcnn.inference.folder import enlarge_files, find_jobs, hint_at_camera
-    from srcnn.inference.tiles import SelfEnsemble, for_inference
+    from srcnn.inference.tiles import SelfEnsemble, for_inference, in_bf16
+    from srcnn.nets import Compact
 
     for key in ("width", "height", "max_pixels"):
         check_range(key, 1 if cfg[key] is None else cfg[key], 1)
     for key in ("overwrite", "self_ensemble", "exact"):
         check_choice(key, cfg[key], (True, False))
+    check_choice("precision", cfg.precision, ("auto", "32-true", "bf16-mixed"))
     sides = {key: int(cfg[key]) for key in ("width", "height") if cfg[key]}
     weights = find_checkpoint(cfg.ckpt_path, cfg.scale)
     net, checkpoint = load_network(weights, cfg.scale)
+    gains_by_bf16 = has_amx() and isinstance(net, Compact) and not cfg.exact  # docs/speed.md
     net = (SelfEnsemble(net) if cfg.self_ensemble else net).to(device_of(cfg.trainer.accelerator))
     if len(sides) > 1 or (sides and (cfg.input is None or net.scale == 1)):
         raise UserError("width=, height=: give one of them, with an input=, for a network that enlarges")
@@ -47,6 +50,8 @@ def predict(cfg: Any) -> int:
     label = next((f"{key[0]}{side}" for key, side in sides.items()), f"x{net.scale}")
     jobs = find_jobs([*map(str, inputs)], cfg.output, label)
     net = net if cfg.exact else for_inference(net)
+    if cfg.precision == "bf16-mixed" or (cfg.precision == "auto" and gains_by_bf16):
+        net = in_bf16(net)
     counts, line = enlarge_files(net, jobs, cfg.overwrite, cfg.max_pixels, **sides)
     print(f"{line}, by {weights.stem if weights.parent == WEIGHTS else weights}")
     hint_at_camera(counts["compressed"], net.scale, checkpoint["run"].get("degradation", "bicubic"))

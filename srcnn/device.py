@@ -41,10 +41,18 @@ def best_precision(accelerator: str = "auto") -> str:
     if device.type == "cuda":
         has_bf16 = torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # none in older versions of torch
         names = ("avx512_bf16", "amx_bf16", "bf16")  # the last is Arm's
-        has_bf16 = device.type == "cpu" and any(capabilities.get(name) for name in names)
+        has_bf16 = device.type == "cpu" and any(_capabilities().get(name) for name in names)
     return "bf16-mixed" if has_bf16 else "32-true"
+
+
+def has_amx() -> bool:
+    """Whether the processor has Intel's units for products of matrices in bf16."""
+    return bool(_capabilities().get("amx_bf16"))
+
+
+def _capabilities() -> dict[str, Any]:
+    return getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch do not say
 
 
 def keep_freed_memory() -> None:

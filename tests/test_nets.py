@@ -129,6 +129,7 @@ def test_identity(scale: int, channels: int) -> None:
         (Compact(scale, channels, skip="bicubic"), bicubic),
         (FSRCNN(scale, channels), F.interpolate(lr, size, mode="bilinear")),
         (FSRCNN(scale, channels, residual=True), nearest),
+        (ESPCN(scale, channels, residual=True), nearest),
     ]
     for net, expected in starts:
         torch.testing.assert_close(net(lr), expected, atol=1e-5, rtol=0)

@@ -7,10 +7,10 @@ import torch
 
 from srcnn.checkpoint import WEIGHTS, load_network
 from srcnn.data.leaves import dead_leaves
-from srcnn.image import bicubic_resize, bicubic_up, quantize, to_uint8
+from srcnn.image import bicubic_down, bicubic_resize, bicubic_up, quantize, to_uint8
 from srcnn.inference.fast_srcnn import FastSRCNN
 from srcnn.inference.image_file import ImageFile
-from srcnn.inference.tiles import Bicubic, SelfEnsemble, enlarge, enlarge_to, for_inference, super_resolve
+from srcnn.inference.tiles import Bicubic, SelfEnsemble, enlarge, enlarge_to, for_inference, in_bf16, super_resolve
 from srcnn.nets import EDSR, ESPCN, FSRCNN, SRCNN, VDSR, Compact, Network
 
 RANDOM = {"init": "published"}  # no layer of zeros
@@ -219,6 +219,12 @@ def test_the_callers_autocast_is_that_of_the_tiles() -> None:
     torch.testing.assert_close(sr, whole, atol=1e-2, rtol=0)
     super_resolve(net, lr, (30, 30))
     assert net.seen[-1] == (1, None)
+
+
+def test_in_bf16_a_result_is_the_same_but_for_a_few_levels() -> None:
+    net, lr = load_network("compact_x3")[0], quantize(bicubic_down(dead_leaves(1, 72, seed=0)[0][None] / 255, 3))
+    exact, half = super_resolve(net, lr), super_resolve(in_bf16(for_inference(net)), lr, (10, 10))
+    assert 0 < (half - exact).abs().max() < 4 / 255  # docs/speed.md
 
 
 def test_what_is_made_for_inference_can_be_moved() -> None:

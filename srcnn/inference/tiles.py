@@ -131,6 +131,13 @@ def for_inference(net: Network) -> Network:
     return FastSRCNN(cast(SRCNN, faster)) if is_known and on_cpu else faster
 
 
+def in_bf16(net: Network) -> Network:
+    """The network with the convolutions of its body in bf16; what is around it, as bicubic, stays in float32."""
+    device = next(net.parameters()).device.type
+    net.body_of_tile = torch.autocast(device, torch.bfloat16)(net.body_of_tile)  # type: ignore[method-assign]
+    return net
+
+
 def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) -> ImageFile:
     """The image `net.scale` times larger, of the same kind: CMYK channel by channel, alpha bicubically."""
     colour, has_alpha = image.planes, image.mode.endswith("A")
