@@ -26,7 +26,9 @@ def test_network(net_type: type[Network], scale: int) -> None:
     """What every network has to keep, on RGB and on luma."""
     for channels in (1, 3):
         assert check(net_type(scale, channels, **SMALL.get(net_type, {}))) == []
-    variants = {Compact: {"skip": "bicubic", "slope": 0.1}, FSRCNN: {"slope": 0.1}, SRCNN: {"residual": True}}
+    residual = {"residual": True}
+    variants = {SRCNN: residual, ESPCN: residual, FSRCNN: {"slope": 0.1, **residual}}
+    variants[Compact] = {"skip": "bicubic", "slope": 0.1}
     if net_type in variants:
         assert check(net_type(scale, **variants[net_type])) == []
 

@@ -164,4 +164,5 @@ def test_a_sweeps_page(browser: Any, sweep: tuple[Path, str]) -> None:
     assert "weights.pth" in page.locator(".tile").first.inner_text()
     assert not faults
     page.locator("table a").first.click()
+    page.wait_for_load_state()
     assert page.locator(".card").count() == 8
