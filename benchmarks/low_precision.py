@@ -29,7 +29,7 @@ from srcnn.checkpoint import load_network
 from srcnn.data.degrade import Bicubic
 from srcnn.data.samples import read_sets
 from srcnn.image import quantize, to_uint8
-from srcnn.inference.tiles import for_inference, super_resolve
+from srcnn.inference.tiles import for_inference, in_bf16, super_resolve
 from srcnn.metrics import find_protocol
 from srcnn.nets import Network
 
@@ -70,7 +70,7 @@ def contenders(net: Network, images: list[Tensor], folder: Path) -> dict[str, Co
         return on_body(lambda x: compiled(x)[0])
 
     fast = for_inference(net)
-    half = for_inference(net).bfloat16()
+    half = in_bf16(for_inference(net))
     return {
         "srcnn, float32": lambda lr: super_resolve(fast, lr),
         "srcnn, bf16": lambda lr: super_resolve(half, lr),
