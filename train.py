@@ -73,7 +73,8 @@ def train(cfg: DictConfig) -> float | None:
     run |= {"checkpoint": checkpoint or "the last weights", "val_psnr": val_psnr, "name": folder.name}
     run |= {"steps": trainer.global_step, "seconds": round(seconds, 1), "psnr": report.psnr(module.scores)}
     save_weights(folder / "weights.pth", net, run)
-    report.write_run(folder, net, module.scores, data.testing, run)
+    if module.scores:  # none with trainer.limit_test_batches=0
+        report.write_run(folder, net, module.scores, data.testing, run)
     return val_psnr
 
 

@@ -166,6 +166,7 @@ def test_a_config_dir_of_ones_own(tmp_path: Path) -> None:
         ["+trainer.enable_progress_bar=false"],
         ["+trainer.max_time=00:00:00:01", "trainer.max_epochs=-1"],
         ["+trainer.overfit_batches=1"],
+        ["+trainer.limit_test_batches=0"],
     ],
 )
 def test_trainer_logger_and_callbacks_as_typed(words: list[str], tmp_path: Path) -> None:
