@@ -37,8 +37,9 @@ def predict(cfg: Any) -> int:
     sides = {key: int(cfg[key]) for key in ("width", "height") if cfg[key]}
     weights = find_checkpoint(cfg.ckpt_path, cfg.scale)
     net, checkpoint = load_network(weights, cfg.scale)
-    gains_by_bf16 = has_amx() and isinstance(net, Compact) and not cfg.exact  # docs/speed.md
-    net = (SelfEnsemble(net) if cfg.self_ensemble else net).to(device_of(cfg.trainer.accelerator))
+    device = device_of(cfg.trainer.accelerator)
+    gains_by_bf16 = isinstance(net, Compact) and device.type == "cpu" and has_amx() and not cfg.exact  # docs/speed.md
+    net = (SelfEnsemble(net) if cfg.self_ensemble else net).to(device)
     if len(sides) > 1 or (sides and (cfg.input is None or net.scale == 1)):
         raise UserError("width=, height=: give one of them, with an input=, for a network that enlarges")
     if cfg.input is None:

@@ -38,5 +38,7 @@ class ESPCN(Network):
     def body(self, x: Tensor) -> Tensor:
         y = torch.tanh(self.conv1(x))
         y = torch.tanh(self.conv2(y))
-        sr = F.pixel_shuffle(self.conv3(y), self.scale)
-        return sr + F.interpolate(x, scale_factor=self.scale, mode="nearest") if self.residual else sr
+        y = self.conv3(y)
+        if self.residual:  # the nearest neighbour, added before the shuffle, as in Compact
+            y = y + x.repeat_interleave(self.scale**2, dim=1)
+        return F.pixel_shuffle(y, self.scale)
