@@ -20,7 +20,10 @@ from srcnn.report.page import duration
 # Lightning's tips, and its warnings about what is so on purpose here.
 for name, level in {"pytorch": "WARNING", "fabric": "WARNING", "pytorch.callbacks.early_stopping": "INFO"}.items():
     logging.getLogger(f"lightning.{name}").setLevel(level)
-for text in ("Experiment logs directory", "Checkpoint directory .* exists", ".*LeafSpec", "The `srun` command is"):
+for text in (
+    "Experiment logs directory", "Checkpoint directory .* exists", ".*LeafSpec", "The `srun` command is",
+    "Total length of `list` across ranks is zero",
+):  # fmt: skip
     warnings.filterwarnings("ignore", message=text)
 
 
@@ -55,6 +58,8 @@ class Banner(L.Callback):
         if patches := getattr(data, "patches", None):
             images = len(patches.places) - patches.left_out
             lines["data"] = f"{images} images of {data.train}, {len(data.validation)} more to validate on"
+            if not data.validation:  # nor is there a best.ckpt then
+                warnings.filterwarnings("ignore", message=".*could not find the monitored key")
             lines["LR"] = f"{data.degradation.describe()}; test on {', '.join(data.test)}"
             left_out = {"smaller than a patch": patches.left_out, "in subfolders": data.ignored}
             lines["left out"] = ", ".join(f"{count} images {why}" for why, count in left_out.items() if count)
