@@ -65,9 +65,10 @@ def train(cfg: DictConfig) -> float | None:
     checkpoint, val_psnr = best_checkpoint(trainer)
     if checkpoint:
         load_weights(net, checkpoint)
+    net.float()  # as a file is loaded
     alone = {"devices": 1, "num_nodes": 1, "strategy": "auto", "plugins": [LightningEnvironment()], "callbacks": []}
     options = {"logger": trainer.loggers or False, "enable_progress_bar": False, "enable_checkpointing": False}
-    make_trainer(**options, **alone).test(module, data, verbose=False)
+    make_trainer(**options, **alone, precision="32-true").test(module, data, verbose=False)
 
     run |= {"protocol": cfg.protocol, "degradation": data.degradation.describe(), "machine": terminal.machine(trainer)}
     run |= {"checkpoint": checkpoint or "the last weights", "val_psnr": val_psnr, "name": folder.name}

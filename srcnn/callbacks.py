@@ -9,7 +9,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
-from srcnn.checkpoint import read_checkpoint, write_checkpoint
+from srcnn.checkpoint import read_checkpoint, read_run, write_checkpoint
 from srcnn.errors import DivergenceError, check_range
 
 
@@ -65,7 +65,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         write_checkpoint(path, checkpoint)
 
     def load_checkpoint(self, path: str | os.PathLike, *_: Any, **__: Any) -> dict[str, Any]:
-        return read_checkpoint(path)
+        return read_run(path)
 
 
 def best_checkpoint(trainer: L.Trainer) -> tuple[str | None, float | None]:

@@ -71,6 +71,14 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return {**checkpoint, "run": run if isinstance(run, dict) and is_plain(run) else {}}
 
 
+def read_run(path: str | os.PathLike) -> dict[str, Any]:
+    """A checkpoint that a run can go on from; UserError for weights alone."""
+    checkpoint = read_checkpoint(path)
+    if "global_step" not in checkpoint:
+        raise UserError(f"{path}: holds weights alone, no state of a run; start one from them with init_from=")
+    return checkpoint
+
+
 def _is_state_dict(value: Any) -> bool:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(v, Tensor) for v in value.values())
 

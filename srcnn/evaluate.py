@@ -36,7 +36,7 @@ from srcnn.files import list_images, read_image
 from srcnn.image import as_float, to_uint8
 from srcnn.inference.image_file import write_image
 from srcnn.inference.tiles import super_resolve
-from srcnn.launch import CONFIGS, command
+from srcnn.launch import CONFIGS, command, make_folder
 from srcnn.metrics import find_protocol
 from srcnn.nets import Network
 
@@ -61,6 +61,7 @@ def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
     command_name = "predict" if with_images else "evaluate"
     default = f"outputs/{datetime.now().strftime('%Y-%m-%d/%H-%M-%S-%f')}-{command_name}"
     folder = Path(cfg.output or default).expanduser()
+    make_folder("output", folder)
     facts, results = {"protocol": cfg.protocol, "degradation": degradation}, []
     for path, (net, checkpoint) in loaded.items():
         upscale, scores = partial(super_resolve, net.to(device)), []

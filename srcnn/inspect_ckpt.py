@@ -28,9 +28,10 @@ def describe(path: Path) -> dict[str, Any]:
     facts["layers"] = {name: list(value.shape) for name, value in net.state_dict().items()}
     if kind == "run":
         groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]
-        best = [found["best_model_score"] for found in checkpoint["callbacks"].values() if found.get("monitor")]
+        saving = [state for state in checkpoint["callbacks"].values() if state.get("monitor") == "val/psnr"]
         facts |= {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"]}
-        facts |= {"learning_rates": [float(group["lr"]) for group in groups], "best_scores": list(map(float, best))}
+        facts["learning_rates"] = [float(group["lr"]) for group in groups]
+        facts["best_scores"] = [float(state["best_model_score"]) for state in saving]
         facts["averaged_weights"] = "current_model_state" in checkpoint
     facts |= checkpoint["run"]
     return {key: facts[key] for key in sorted(facts, key=lambda key: key == "settings")}
@@ -43,6 +44,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         facts = describe(find_checkpoint(arguments.checkpoint))
+        if not arguments.json:  # these are long, and mostly the defaults
+            facts["settings"] = {k: v for k, v in facts.get("settings", {}).items() if k not in ("callbacks", "logger")}
         # YAML escapes what a terminal would obey.
         options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
         text = json.dumps(facts, indent=2) if arguments.json else yaml.safe_dump(facts, width=120, **options).rstrip()

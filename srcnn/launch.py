@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from srcnn import __version__
-from srcnn.checkpoint import read_checkpoint
+from srcnn.checkpoint import read_checkpoint, read_run
 from srcnn.device import keep_freed_memory
 from srcnn.errors import UserError
 
@@ -53,8 +53,10 @@ def command(task: Callable[[Any], int | None], name: str) -> NoReturn:
         for module in cfg.get("imports") or []:
             importlib.import_module(module)
         sys.exit(task(cfg) or 0)
-    except (UserError, OmegaConfBaseException) as error:
+    except UserError as error:
         fail(error)
+    except OmegaConfBaseException as error:
+        fail(UserError(f"{str(error).splitlines()[0]}; --help lists the settings"))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:  # as of `… --help | head`
@@ -104,9 +106,12 @@ def prepare() -> None:
         if _started_processes() > 1 and "hydra.run.dir" not in words:
             starter = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "srun"
             raise UserError(f"under {starter} every process has to know the run's folder: name it with hydra.run.dir=…")
-        for key in {"hydra.run.dir", "hydra.sweep.dir"} & words.keys():
-            if "$" not in words[key]:
-                _make_folder(key, Path(words[key].strip("'\"")))
+        folders = {key: words[key].strip("'\"") for key in ("hydra.run.dir", "hydra.sweep.dir") if key in words}
+        for key, folder in folders.items():
+            if "$" not in folder:
+                make_folder(key, Path(folder))
+        if not folders and not os.access("outputs" if os.path.exists("outputs") else ".", os.W_OK):
+            raise UserError("outputs: cannot be written here; name another folder by hydra.run.dir=, hydra.sweep.dir=")
     except UserError as error:
         fail(error)
 
@@ -126,7 +131,8 @@ def check_processes(expected: int) -> None:
         )
 
 
-def _make_folder(key: str, folder: Path) -> None:
+def make_folder(key: str, folder: Path) -> None:
+    """Make the folder that a setting names; UserError where it cannot be, or cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
@@ -157,7 +163,7 @@ def expand_resume(words: list[str]) -> list[str]:
     if resume == "auto" and not (path / "checkpoints" / "last.ckpt").exists():
         return others
     path = (path / "checkpoints" / "last.ckpt" if path.is_dir() else path).absolute()
-    saved = _saved_words(path, read_checkpoint(path)["run"].get("overrides") or [])
+    saved = _saved_words(path, read_run(path)["run"].get("overrides") or [])
     groups = {_key(word) for word in others if "." not in _key(word)}  # another choice of a group has other keys
     kept = [
         word for word in saved if _key(word) not in typed and _key(word).split(".")[0] not in groups - {"experiment"}
@@ -166,6 +172,7 @@ def expand_resume(words: list[str]) -> list[str]:
     print(f"resuming {path}, {'with ' + ' '.join(changed) if changed else 'with its own settings'}", flush=True)
     added = {_key(word) for word in saved if word.startswith("+")}  # ~key takes back what +key=value added
     others = [word for word in others if not (word.startswith("~") and _key(word) in added)]
+    others = ["++" + word if word[0] not in "+~" and _key(word) in added else word for word in others]
     in_its_folder = [f"hydra.run.dir='{path.parents[1]}'"] if path.parent.name == "checkpoints" and not folder else []
     return [*kept, *others, f"ckpt_path='{path}'", *in_its_folder]
 
@@ -173,7 +180,7 @@ def expand_resume(words: list[str]) -> list[str]:
 def _saved_words(path: Path, recorded: list[str]) -> list[str]:
     typed = path.parents[1] / ".hydra" / "overrides.yaml"
     if path.parent.name == "checkpoints" and typed.is_file():
-        words = yaml.safe_load(typed.read_text())
+        words = recorded or yaml.safe_load(typed.read_text())  # the latter perhaps of a command that was refused
     else:
         words = [
             word for word in recorded if re.fullmatch(r"[+\w.]+=[\w.,:\[\]{} +-]*", word) and "_target_" not in word
@@ -210,10 +217,14 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             return task(cfg)
         except SIGTERMException:
             sys.exit(128 + signal.SIGTERM)
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
         except SystemExit as leaving:  # of Lightning's, where it met Ctrl-C
             sys.exit(128 + signal.SIGINT if isinstance(leaving.__context__, KeyboardInterrupt) else leaving.code)
         except Exception as error:
             cause = _cause(error)
+            if isinstance(cause, ModuleNotFoundError) and not cause.name:  # Lightning's, for an extra; not an import's
+                cause = UserError(str(cause))
             if in_sweep:
                 if not isinstance(cause, UserError):
                     traceback.print_exception(cause)
@@ -241,7 +252,7 @@ def _finished(cfg: DictConfig) -> float | None:
         if run.get("overrides") == words:
             print(f"done already: {folder}", flush=True)
             return run["val_psnr"]
-    if last.is_file() and read_checkpoint(last)["run"].get("overrides") == words:
+    if last.is_file() and read_run(last)["run"].get("overrides") == words:
         cfg.ckpt_path = str(last)
     return None
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import lightning as L
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
@@ -85,7 +86,8 @@ class SuperResolution(L.LightningModule):
         sr = self.net.valid(lr)
         loss = self.loss(sr.to(hr.dtype), shave(hr, (hr.shape[-1] - sr.shape[-1]) // 2))
         trainer: Any = self.trainer
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:  # each takes a tenth of a small step
+        step = trainer.global_step + 1  # not at every one: each figure takes a tenth of a small step
+        if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps or trainer.is_last_batch:
             self.log("train/loss", loss, prog_bar=True, sync_dist=trainer.world_size > 1)
             self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         return loss
@@ -115,7 +117,7 @@ class SuperResolution(L.LightningModule):
         self.log("val/psnr", self.val_psnr, prog_bar=True)
         self.log("val/psnr_bicubic", self.bicubic_psnr)
         if left_out := int(self.val_psnr.left_out):
-            _log.warning("%d validation images are exact or of one colour, and left out of the mean", left_out)
+            rank_zero_warn(f"Left out of val/psnr, as they are exact or of one colour: {left_out} images")
         with torch.autocast(self.device.type, enabled=False):
             largest = largest_value(self.net)
         if largest > 3:  # sound networks reach 2.9, on random bits
@@ -179,8 +181,12 @@ class SuperResolution(L.LightningModule):
                     schedulers.base_lrs[index] *= ratio
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.trainer.global_step == self.trainer.max_steps:
-            self.trainer.should_stop = True  # has Lightning validate once more, also within an epoch
+        trainer: Any = self.trainer
+        if trainer.global_step == trainer.max_steps:
+            trainer.should_stop = True  # has Lightning validate once more, also within an epoch
+        elif trainer.should_stop and isinstance(outputs, dict) and "loss" in outputs:  # a Timer's; Lightning logs a row
+            loss = outputs["loss"] * trainer.accumulate_grad_batches  # by which Lightning has divided it
+            self.log("train/loss", loss, sync_dist=trainer.world_size > 1)
 
     def on_fit_end(self) -> None:
         self.steps = self.trainer.global_step

@@ -11,6 +11,7 @@ import torch
 from conftest import SMALL, needs, read_csv, run
 from PIL import Image
 
+from srcnn.checkpoint import load_network
 from srcnn.data.leaves import dead_leaves
 from srcnn.files import read_image
 from srcnn.image import bicubic_down, modcrop, to_uint8
@@ -175,7 +176,9 @@ def test_inspect(trained: Path, tmp_path: Path) -> None:
     checkpoint = trained / "checkpoints" / "last.ckpt"
     text = run("-m", "srcnn.inspect_ckpt", checkpoint, cwd=tmp_path)
     assert "parameters: 20099\n" in text and "\n  optim:\n    _target_: torch.optim.Adam\n" in text
+    assert "callbacks:" not in text  # long, and mostly the defaults
     facts = json.loads(run("-m", "srcnn.inspect_ckpt", checkpoint, "--json", cwd=tmp_path))
+    assert facts["best_scores"] == pytest.approx([load_network(trained)[1]["run"]["val_psnr"]])
     assert (facts["kind"], facts["network"], facts["parameters"], facts["scale"]) == ("run", "SRCNN", 20_099, 3)
     assert (facts["step"], facts["learning_rates"]) == (6, [1e-4])
     assert facts["settings"]["optim"]["lr"] == 1e-4 and "torch" in facts["versions"]

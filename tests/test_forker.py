@@ -67,6 +67,14 @@ class Watch(L.Callback):
             1 / self.number  # ZeroDivisionError
 
 
+def needs_an_extra():
+    raise ModuleNotFoundError("`psutil` is needed: pip install psutil")  # as Lightning does
+
+
+def interrupted():
+    raise KeyboardInterrupt
+
+
 class Data(SRDataModule):
     def setup(self, stage=None):
         super().setup(stage)
@@ -131,6 +139,12 @@ def test_a_bug_ends_at_its_line(words: list[str], error: str, mine: Path, tmp_pa
     assert f"{error}: " in output and "During handling" not in output
     *_, line = re.findall(rf'File "{re.escape(str(mine))}", line (\d+)', output)
     assert MINE.splitlines()[int(line) - 1].strip() in output.partition(f"line {line}")[2]
+
+
+@pytest.mark.parametrize(("name", "code"), [("needs_an_extra", 2), ("interrupted", 130)])
+def test_what_is_no_bug_has_no_traceback(name: str, code: int, mine: Path, tmp_path: Path) -> None:
+    output = run("train.py", *SMALL, f"+callbacks.mine._target_=mine.{name}", cwd=tmp_path, code=code)
+    assert "Traceback" not in output and ("error: `psutil` is needed: pip install psutil\n" in output) == (code == 2)
 
 
 def test_everything_of_ones_own_at_once(mine: Path, tmp_path: Path) -> None:

@@ -164,7 +164,6 @@ def test_a_config_dir_of_ones_own(tmp_path: Path) -> None:
         ["trainer.deterministic=warn"],
         ["trainer.fast_dev_run=3"],
         ["+trainer.enable_progress_bar=false"],
-        ["+trainer.max_time=00:00:00:01", "trainer.max_epochs=-1"],
         ["+trainer.overfit_batches=1"],
         ["+trainer.limit_test_batches=0"],
     ],
@@ -174,6 +173,39 @@ def test_trainer_logger_and_callbacks_as_typed(words: list[str], tmp_path: Path)
     is_tested = "+trainer.limit_test_batches=0" not in words
     assert ("mean" in output) == (tmp_path / "run" / "scores.json").is_file() == is_tested
     assert (tmp_path / "run" / "weights.pth").is_file()
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "16-mixed"])
+def test_any_precision(precision: str, trained: Path, tmp_path: Path) -> None:
+    """Trained in it, tested in float32 as the file is loaded."""
+    output = run("train.py", *SMALL, f"trainer.precision={precision}", "hydra.run.dir=run", cwd=tmp_path)
+    used = precision.replace("16-mixed", "bf16-mixed")  # Lightning's, on a CPU
+    assert f"precision {used}\n" in output
+    assert read_checkpoint(tmp_path / "run" / "weights.pth")["run"]["machine"]["precision"] == used
+    test = ["ckpt_path=run", "output=again"]
+    run("-m", "srcnn.evaluate", *test, cwd=tmp_path)
+    scores, again = (json.loads((tmp_path / name / "scores.json").read_text()) for name in ("run", "again"))
+    assert scores["images"] == again["images"]
+
+
+def test_time_is_up(tmp_path: Path) -> None:
+    """Training ends with a word; so does a resume that has no time left, and `+` is not needed to give it more."""
+    words = [*SMALL, "+trainer.max_time=00:00:00:01", "trainer.max_epochs=-1", "hydra.run.dir=run"]
+    assert "time is up" in run("train.py", *words, cwd=tmp_path)
+    assert "nothing left to train" in run("train.py", "resume=run", cwd=tmp_path)
+    longer = run("train.py", "resume=run", "trainer.max_time=00:00:00:03", cwd=tmp_path)
+    assert "time is up" in longer and "epoch" in longer
+
+
+def test_averaged_weights_of_lightnings_are_shipped(tmp_path: Path) -> None:
+    """Of where the second and the third epoch began, as its StochasticWeightAveraging has it."""
+    swa = "+callbacks.swa={_target_: lightning.pytorch.callbacks.StochasticWeightAveraging, swa_lrs: 1e-3, "
+    words = [swa + "swa_epoch_start: 2}", "callbacks.checkpoint.every_n_epochs=1", "trainer.max_epochs=3"]
+    run("train.py", *SMALL, *words, "optim.lr=1e-3", "hydra.run.dir=run", cwd=tmp_path)
+    states = [read_checkpoint(path)["state_dict"] for path in sorted((tmp_path / "run").rglob("epoch_*.ckpt"))[:2]]
+    for key, value in load_network(tmp_path / "run")[0].state_dict().items():
+        mean = torch.stack([state[f"net.{key}"] for state in states]).mean(0)
+        assert torch.allclose(value, mean, atol=1e-5) and not torch.equal(value, states[-1][f"net.{key}"])
 
 
 def test_a_gpu_that_is_not_there_is_lightnings_to_refuse(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture, mon
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     small(tmp_path / "in", "a.png", "b.png")
     small(tmp_path / "pair", "a.gif", "a.gif.png")
+    (tmp_path / "taken" / "a_x3.png").mkdir(parents=True)
     for words, sentence in {
         ("in/a.png", "output=out.xyz"): "out.xyz: .xyz is not a format to write: take .png",
         ("in", "output=out.png"): "one file for what may be many",
@@ -125,6 +126,7 @@ def test_where_results_may_go(tmp_path: Path, capsys: pytest.CaptureFixture, mon
         ("in/b.png", "output=in/a.png/below"): "in/a.png/below/b_x3.png: cannot be written",
         ("pair",): "pair/a.gif.png: its result would be pair_x3/a.gif_x3.png, as that of pair/a.gif; rename it",
         ("in", "trainer.accelerator=tpu"): "trainer.accelerator=tpu",
+        ("in/a.png", "output=taken/"): "taken/a_x3.png: is a folder",
         ("in/a.png", "max_pixels=100"): r"a.png: 12x12 pixels; at most 100 are accepted \(max_pixels=\)",
         ("in/a.png", "width=9", "height=9"): "width=, height=: give one of them",
         ("in/a.png", "width=big"): "width=big: must be a number",

@@ -10,7 +10,7 @@ import torch
 from conftest import SMALL, read_csv, run
 from kills import SETTINGS, differences, lost, resumed, stopped
 
-from srcnn.checkpoint import load_network, read_checkpoint
+from srcnn.checkpoint import WEIGHTS, load_network, read_checkpoint
 from srcnn.launch import expand_resume
 
 RATES = [*SMALL, "trainer.log_every_n_steps=1", "logger=csv"]
@@ -69,13 +69,16 @@ def test_two_epochs_and_two_more_are_four(settings: list[str], tmp_path: Path) -
 
 
 def test_an_epoch_cut_by_max_steps_and_lengthened(tmp_path: Path) -> None:
-    words = [*SMALL, "trainer.max_epochs=-1"]
+    words = [*SMALL, "trainer.max_epochs=-1", "trainer.log_every_n_steps=5"]
     run("train.py", *words, "trainer.max_steps=7", "hydra.run.dir=whole", cwd=tmp_path)
     run("train.py", *words, "trainer.max_steps=4", "hydra.run.dir=parts", cwd=tmp_path)
     run("train.py", "resume=parts", "trainer.max_steps=7", cwd=tmp_path)
     assert lost(tmp_path / "whole", tmp_path / "parts") == []
-    steps = [int(row["step"]) for row in read_csv(tmp_path / "whole" / "metrics.csv") if row.get("val/psnr")]
+    rows = read_csv(tmp_path / "whole" / "metrics.csv")
+    steps = [int(row["step"]) for row in rows if row.get("val/psnr")]
     assert steps[-1] == 6 and len(set(steps)) == len(steps)  # the last step is validated, once
+    losses = [row["train/loss"] for row in rows if row.get("train/loss")]
+    assert len(set(losses)) == len(losses) == 2  # of steps 5 and 7: each its own
 
 
 LINEAR = ["scheduler=linear", "scheduler.schedule.warmup=0"]  # to 0 after nine steps; six are done
@@ -145,6 +148,9 @@ def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_pat
         (["resume=auto"], "name it with hydra.run.dir"),
         (["-m", "resume=x.ckpt", "seed=0,1"], "resume= is for one run"),
         (["hydra.run.dir=/proc/run"], "hydra.run.dir=/proc/run: cannot be written"),
+        (["-m", "seed=0,1", "hydra.sweep.dir=/proc/sweep"], "hydra.sweep.dir=/proc/sweep: cannot be written"),
+        (["ckpt_path=srcnn_x3.pth"], "srcnn_x3.pth: holds weights alone"),
+        (["resume=srcnn_x3.pth"], "start one from them with init_from="),
         (["data.test=[nowhere]"], "no image set or folder 'nowhere'"),
         (["optim=muon", "optim.lr=-1"], "lr=-1: must be a number, at least 0"),
         (["init_from=broken.pth"], "broken.pth: not a checkpoint, or a damaged one"),
@@ -154,7 +160,15 @@ def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_pat
 )
 def test_a_users_mistake_is_one_sentence(words: list[str], expected: str, tmp_path: Path) -> None:
     (tmp_path / "broken.pth").write_bytes(b"PK\x03\x04 and no more")
+    shutil.copy(WEIGHTS / "srcnn_x3.pth", tmp_path)
     assert expected in run("train.py", *SMALL, *words, cwd=tmp_path, code=2)
+
+
+def test_a_resume_that_is_refused_changes_nothing(trained: Path, tmp_path: Path) -> None:
+    """Hydra has put its words into the run's .hydra by then."""
+    shutil.copytree(trained, tmp_path / "run")
+    run("train.py", "resume=run", "model=espcn", cwd=tmp_path, code=1)
+    assert "epoch 3/3" in run("train.py", "resume=run", "trainer.max_epochs=3", cwd=tmp_path)
 
 
 def test_a_damaged_checkpoint_is_refused(trained: Path, tmp_path: Path) -> None:

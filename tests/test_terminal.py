@@ -67,11 +67,14 @@ def test_other_data(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     )
 
 
+_SUMMARY = "+callbacks.summary._target_=lightning.pytorch.callbacks.ModelSummary"
+
+
 def test_bars_on_a_terminal(tmp_path: Path) -> None:
-    """Of 80 columns: Lightning's bars below the lines, none longer; no warning that there is nothing to validate on."""
+    """Of 80 columns: Lightning's bars below the lines, none longer; no warning of nothing to validate on."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "data.hold_out=[]", "trainer.log_every_n_steps=1"]
+    command = [sys.executable, str(ROOT / "train.py"), *SMALL, "data.hold_out=[]", _SUMMARY]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
     output = b""

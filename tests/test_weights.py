@@ -18,7 +18,7 @@ from srcnn.metrics import find_protocol, mean_score
 
 SHIPPED = sorted(path.stem for path in WEIGHTS.glob("*.pth"))
 # Not trained again since this is looked at; what fails is in docs/zoo.md.
-FORMER = {"srcnn_camera_x2", "srcnn_camera_x3"}
+FORMER = {"srcnn_camera_x3"}
 
 
 def test_the_assignments_scales_are_shipped() -> None:

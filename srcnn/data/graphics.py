@@ -45,8 +45,8 @@ def largest_value(net: nn.Module) -> float:
     The highest value or 1 less the lowest, whichever is more; NaN where one is NaN. Sound networks stay below 3, which
     they come near on random bits, bicubic at 1.2; one that runs away passes any bound. Compact: some 15 ms on one core.
     """
-    device = next((parameter.device for parameter in net.parameters()), None)
-    lr = _few().to(device).float() / 255
+    lr = _few().float() / 255
+    lr = lr.to(next(net.parameters(), lr))  # its device and type
     sr = net(rgb_to_y(lr) if net.channels == 1 else lr)
     return torch.maximum(sr.amax(), 1 - sr.amin()).item()
 

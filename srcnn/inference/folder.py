@@ -105,6 +105,8 @@ def enlarge_files(
                 bar.update(number + done / total - bar.n)
 
             try:
+                if os.path.isdir(target):
+                    raise UserError(f"{target}: is a folder, where the result of {source} belongs; name an output=")
                 if os.path.exists(target) and not overwrite:
                     counts["there already"] += 1
                     continue

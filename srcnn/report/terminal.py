@@ -5,11 +5,12 @@ import math
 import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import Timer, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
@@ -22,7 +23,7 @@ for name, level in {"pytorch": "WARNING", "fabric": "WARNING", "pytorch.callback
     logging.getLogger(f"lightning.{name}").setLevel(level)
 for text in (
     "Experiment logs directory", "Checkpoint directory .* exists", ".*LeafSpec", "The `srun` command is",
-    "Total length of `list` across ranks is zero",
+    "Total length of `list` across ranks is zero", "The number of training batches", "Precision .* model summary",
 ):  # fmt: skip
     warnings.filterwarnings("ignore", message=text)
 
@@ -36,14 +37,15 @@ def machine(trainer: L.Trainer) -> dict[str, Any]:
 class Banner(L.Callback):
     """Prints, when training begins, network, data, recipe, length, device, precision and folder, a line each.
 
-    Of data that is not a `SRDataModule` only the class is known.
+    Of data that is not a `SRDataModule` only the class is known. When it ends, why it did not train, or not to the end.
     """
+
+    has_begun = False
 
     @rank_zero_only
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         net, data, schedule = pl_module.net, trainer.datamodule, pl_module.schedule
-        steps = trainer.estimated_stepping_batches
-        epochs = steps / -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+        self.has_begun, steps = True, trainer.estimated_stepping_batches
         recipe = [type(pl_module.loss).__name__ + " in dB" * isinstance(pl_module.loss, PSNRLoss)]
         recipe.append(type(trainer.optimizers[0]).__name__)
         made = pl_module.hparams["optimizer"]
@@ -54,10 +56,10 @@ class Banner(L.Callback):
         kind = f"{type(net).__name__} x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}"
         lines = {"network": f"{kind}, {net.parameter_count:,} parameters"}
         lines["data"] = type(data or trainer.train_dataloader).__name__
-        length = f"{steps:,} steps in {math.ceil(epochs)} epochs" if steps < math.inf else "without end"
+        length = f"{steps:,} steps in {_epochs(trainer)} epochs" if steps < math.inf else "without end"
         if patches := getattr(data, "patches", None):
             images = len(patches.places) - patches.left_out
-            lines["data"] = f"{images} images of {data.train}, {len(data.validation)} more to validate on"
+            lines["data"] = f"{images} images of {Path(data.train)}, {len(data.validation)} more to validate on"
             if not data.validation:  # nor is there a best.ckpt then
                 warnings.filterwarnings("ignore", message=".*could not find the monitored key")
             lines["LR"] = f"{data.degradation.describe()}; test on {', '.join(data.test)}"
@@ -70,6 +72,20 @@ class Banner(L.Callback):
         lines |= {"precision": f"{trainer.precision}", "folder": f"{trainer.default_root_dir}"}
         print(*(f"{name:<10}{text}" for name, text in lines.items() if text), sep="\n", flush=True)
 
+    @rank_zero_only
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        if not self.has_begun:
+            more = "for more of them set trainer.max_epochs=, trainer.max_steps= or +trainer.max_time="
+            print(f"nothing left to train: {trainer.global_step:,} steps are done; {more}", flush=True)
+        elif any(isinstance(timer, Timer) and (timer.time_remaining() or 0) <= 0 for timer in trainer.callbacks):
+            print(f"time is up, as trainer.max_time has it, after {trainer.global_step:,} steps", flush=True)
+
+
+def _epochs(trainer: Any) -> int:
+    """How many epochs a run with an end has."""
+    steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+    return math.ceil(trainer.estimated_stepping_batches / max(1, steps))
+
 
 class Meter(L.Callback):
     """Logs at every log point the pixels of patches trained on a second."""
@@ -81,7 +97,8 @@ class Meter(L.Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.pixels += batch[1][:, 0].numel() * trainer.world_size
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        is_last = trainer.should_stop or trainer.global_step == trainer.max_steps  # Lightning logs it as well
+        if trainer.global_step % trainer.log_every_n_steps == 0 or is_last:
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize(pl_module.device)  # as logging the loss is about to do
             pl_module.log("train/Mpixel_per_s", self.pixels / 1e6 / (time.perf_counter() - self.since))
@@ -103,7 +120,7 @@ class Progress(TQDMProgressBar):
         super().on_train_epoch_end(trainer, pl_module)
         seconds, done, known = time.monotonic() - self.begin, trainer.global_step - self.first, trainer.callback_metrics
         left = seconds / max(1, done) * (trainer.estimated_stepping_batches - trainer.global_step)
-        parts = [f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else "")]
+        parts = [f"epoch {trainer.current_epoch + 1}" + (f"/{_epochs(trainer)}" if left < math.inf else "")]
         if "train/loss" in known:
             parts.append(f"loss {known['train/loss']:.4g}{' dB' * isinstance(pl_module.loss, PSNRLoss)}")
         if "val/psnr" in known:
