@@ -29,12 +29,15 @@ from omegaconf import DictConfig, OmegaConf
 from srcnn import __version__, launch, report
 from srcnn.callbacks import best_checkpoint
 from srcnn.checkpoint import find_checkpoint, load_weights, save_weights
+from srcnn.errors import UserError
 from srcnn.lit_module import SuperResolution
 from srcnn.report import terminal
 
 
 def train(cfg: DictConfig) -> float | None:
     """One run with the settings of configs/train.yaml; returns the PSNR in dB on the validation images."""
+    if cfg.get("resume"):
+        raise UserError("resume= is for the command line; here ckpt_path= takes a checkpoint's state")
     folder = Path(cfg.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     L.seed_everything(cfg.seed, verbose=False)
@@ -70,11 +73,12 @@ def train(cfg: DictConfig) -> float | None:
     options = {"logger": trainer.loggers or False, "enable_progress_bar": False, "enable_checkpointing": False}
     make_trainer(**options, **alone, precision="32-true").test(module, data, verbose=False)
 
-    run |= {"protocol": cfg.protocol, "degradation": data.degradation.describe(), "machine": terminal.machine(trainer)}
+    described = data.degradation.describe() if hasattr(data, "degradation") else "as given"  # by data of yours
+    run |= {"protocol": cfg.protocol, "degradation": described, "machine": terminal.machine(trainer)}
     run |= {"checkpoint": checkpoint or "the last weights", "val_psnr": val_psnr, "name": folder.name}
     run |= {"steps": trainer.global_step, "seconds": round(seconds, 1), "psnr": report.psnr(module.scores)}
     save_weights(folder / "weights.pth", net, run)
-    if module.scores:  # none with trainer.limit_test_batches=0
+    if module.scores and hasattr(data, "testing"):  # not with trainer.limit_test_batches=0, nor with data of yours
         report.write_run(folder, net, module.scores, data.testing, run)
     return val_psnr
 

@@ -24,7 +24,8 @@ class EMA(WeightAveraging):
 
         def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
             now = min(decay, (1 + int(count)) / (10 + int(count)))
-            torch._foreach_lerp_(averaged, current, 1 - now)  # of all tensors at once; torch has no public name for it
+            weights = [weight.to(mean.dtype) for mean, weight in zip(averaged, current, strict=True)]
+            torch._foreach_lerp_(averaged, weights, 1 - now)  # of all tensors at once; torch has no public name for it
 
         super().__init__(multi_avg_fn=torch.no_grad()(average))
 
@@ -43,7 +44,7 @@ class StopOnNaN(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         is_due = trainer.global_step % self.every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if is_due and loss is not None and not loss.isfinite():
             raise self._error(trainer, "the loss is")
 

@@ -140,7 +140,7 @@ def _build(path: Path, name: Any, arguments: Any, checkpoint: Mapping[str, Any])
             reason = " ".join(str(error).split())
             raise UserError(f"{path}: {name} cannot be built as the file describes it ({reason})") from error
     else:
-        _check_fit(path, shapes, _weights_for(shapes, checkpoint))
+        check_fit(path, shapes, checkpoint)
     with torch.random.fork_rng(devices=[]):
         return NETWORKS[name](**arguments)
 
@@ -150,8 +150,7 @@ def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str,
 
     checkpoint  what the file holds, if it has been read already
     """
-    weights = _weights_for(net, checkpoint or read_checkpoint(path))
-    _check_fit(path, net, weights)
+    weights = check_fit(path, net, checkpoint or read_checkpoint(path))
     if not all(bool(value.isfinite().all()) for value in weights.values()):
         raise UserError(f"{path}: holds weights that are NaN or infinite; take an earlier checkpoint")
     net.load_state_dict(weights)
@@ -178,13 +177,16 @@ def _weights_for(net: Network, checkpoint: Mapping[str, Any]) -> dict[str, Tenso
     return in_order if fits else weights
 
 
-def _check_fit(path: str | os.PathLike, net: Network, weights: Mapping[str, Tensor]) -> None:
+def check_fit(path: str | os.PathLike, net: Network, checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A checkpoint's weights for this network; UserError that names the keys where they do not fit."""
+    weights = _weights_for(net, checkpoint)
     own, found = ({key: list(v.shape) for key, v in state.items()} for state in (net.state_dict(), weights))
     keys = [key for key in {**own, **found} if own.get(key) != found.get(key)]
     if keys:
         wrong = [f"{key} is {found.get(key, 'missing')} instead of {own.get(key, 'nothing')}" for key in keys[:3]]
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
         raise UserError(f"{path}: its weights do not fit {type(net).__name__}: {'; '.join(wrong)}{more}")
+    return weights
 
 
 def save_weights(path: str | os.PathLike, net: Network, run: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ python -m srcnn.inspect_ckpt CKPT --json    the same for a program
 """
 
 import argparse
+import importlib
 import json
 import os
 import sys
@@ -41,8 +42,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m srcnn.inspect_ckpt", description="Show what a checkpoint holds.")
     parser.add_argument("checkpoint")
     parser.add_argument("--json", action="store_true", help="for a program to read")
+    parser.add_argument("--imports", nargs="+", default=[], metavar="MODULE", help="that define networks of yours")
     arguments = parser.parse_args()
     try:
+        for module in arguments.imports:
+            importlib.import_module(module)
         facts = describe(find_checkpoint(arguments.checkpoint))
         if not arguments.json:  # these are long, and mostly the defaults
             facts["settings"] = {k: v for k, v in facts.get("settings", {}).items() if k not in ("callbacks", "logger")}

@@ -174,7 +174,9 @@ def expand_resume(words: list[str]) -> list[str]:
     others = [word for word in others if not (word.startswith("~") and _key(word) in added)]
     others = ["++" + word if word[0] not in "+~" and _key(word) in added else word for word in others]
     in_its_folder = [f"hydra.run.dir='{path.parents[1]}'"] if path.parent.name == "checkpoints" and not folder else []
-    return [*kept, *others, f"ckpt_path='{path}'", *in_its_folder]
+    flags = [word for word in others if word[0] == "-" or not ("=" in word or word[0] == "~")]  # and their values
+    others = [word for word in others if word not in flags]
+    return [*flags, *kept, *others, f"ckpt_path='{path}'", *in_its_folder]
 
 
 def _saved_words(path: Path, recorded: list[str]) -> list[str]:
@@ -219,7 +221,7 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
             sys.exit(128 + signal.SIGTERM)
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
-        except SystemExit as leaving:  # of Lightning's, where it met Ctrl-C
+        except SystemExit as leaving:  # into which Lightning turns Ctrl-C
             sys.exit(128 + signal.SIGINT if isinstance(leaving.__context__, KeyboardInterrupt) else leaving.code)
         except Exception as error:
             cause = _cause(error)

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
@@ -12,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 
-from srcnn.checkpoint import is_plain, load_network
+from srcnn.checkpoint import check_fit, is_plain, load_network
 from srcnn.data.graphics import largest_value
 from srcnn.errors import UserError, check_choice
 from srcnn.image import as_float, quantize, rgb_to_y, shave
@@ -37,7 +38,7 @@ class SuperResolution(L.LightningModule):
     def __init__(
         self,
         net: Network,
-        loss: nn.Module | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
         optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-4),  # noqa: B008
         schedule: Callable[..., Any] | None = None,
         interval: str = "step",
@@ -46,6 +47,12 @@ class SuperResolution(L.LightningModule):
     ):
         super().__init__()
         check_choice("scheduler.interval", interval, ("step", "epoch"))
+        if not isinstance(net, Network):
+            raise UserError(f"{type(net).__name__} is not a srcnn.nets.Network; compile the module, not its network")
+        if schedule is not None and not callable(schedule):
+            raise UserError(
+                f"scheduler.schedule={schedule}: no class is named; for no schedule add ~scheduler.schedule"
+            )
         if not is_plain(net.arguments):
             raise UserError(
                 f"{net.arguments}: {type(net).__name__} takes more than numbers and strings, see srcnn.check"
@@ -67,15 +74,20 @@ class SuperResolution(L.LightningModule):
         )
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, map_location: Any = None, **options: Any) -> Self:  # type: ignore[override]
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: Any, map_location: Any = None, *, strict: bool = False, **options: Any
+    ) -> Self:
         """The module of a checkpoint, its network built by class name and arguments, without running code from it.
 
-        options  of the constructor: loss, optimizer and so on are not taken from the file
+        options  of the constructor, before those that a subclass has saved: loss, optimizer and schedule, which are
+                 not plain data, are not taken from the file
         """
         net, checkpoint = load_network(checkpoint_path)
-        options = {"protocol": checkpoint.get("hyper_parameters", {}).get("protocol", "authors"), **options}
-        module = cls(net, **options)
-        module.load_state_dict(checkpoint["state_dict"], strict=False)  # of a loss with parameters
+        saved = checkpoint.get("hyper_parameters", {})
+        objects = {*inspect.signature(SuperResolution).parameters} - {"protocol", "interval"}
+        own = saved.keys() & {*inspect.signature(cls).parameters} - objects
+        module = cls(**{"net": net, **{key: saved[key] for key in own}, **options})
+        module.load_state_dict(checkpoint["state_dict"], strict)  # also a loss's parameters
         return module.to(map_location).eval()
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -86,8 +98,9 @@ class SuperResolution(L.LightningModule):
         sr = self.net.valid(lr)
         loss = self.loss(sr.to(hr.dtype), shave(hr, (hr.shape[-1] - sr.shape[-1]) // 2))
         trainer: Any = self.trainer
-        step = trainer.global_step + 1  # not at every one: each figure takes a tenth of a small step
-        if step % trainer.log_every_n_steps == 0 or step == trainer.max_steps or trainer.is_last_batch:
+        step, every = trainer.global_step + 1, trainer.log_every_n_steps
+        # Not at every step: to log a figure takes a tenth of a small one.
+        if every and (step % every == 0 or step == trainer.max_steps or trainer.is_last_batch):
             self.log("train/loss", loss, prog_bar=True, sync_dist=trainer.world_size > 1)
             self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         return loss
@@ -101,7 +114,7 @@ class SuperResolution(L.LightningModule):
             return rgb_to_y(lr), quantize(rgb_to_y(hr))
         return lr.expand(-1, self.net.channels, -1, -1), hr.expand(-1, self.net.channels, -1, -1)
 
-    def validation_step(self, batch: Sequence[Tensor], batch_idx: int) -> dict[str, Tensor]:
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Returns "lr", "sr" and "hr", float in [0, 1]: of luma where that is what the network has worked on."""
         lr, hr = batch[:2]
         # In full precision, whatever the training's: rounding to bf16 would cost decibels.
@@ -126,12 +139,19 @@ class SuperResolution(L.LightningModule):
     def on_test_start(self) -> None:
         self.scores = []
 
-    def test_step(self, batch: Sequence[Any], batch_idx: int) -> None:
-        lr, hr, *names = batch
-        name, image_set = names[:2] if names else (f"image{batch_idx}", "test")
-        with torch.autocast(self.device.type, enabled=False):
-            score = self.protocol.evaluate(self.net.upscale, lr, hr, self.net.channels)
-        self.scores.append((image_set, name, score))
+    def test_step(self, batch: Sequence[Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        lrs, hrs, *names = batch
+        for lr, hr in zip(lrs.split(1), hrs.split(1), strict=True):
+            with torch.autocast(self.device.type, enabled=False):
+                score = self.protocol.evaluate(self.net.upscale, lr, hr, self.net.channels)
+            is_named = len(names) == 2 and isinstance(names[0], str)  # a `srcnn.data.samples.Sample`
+            name, image_set = names if is_named else (f"image{len(self.scores)}", "test")
+            self.scores.append((image_set, name, score))
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """SR in [0, 1] of LR images, RGB or gray, or of a batch that begins with them."""
+        lr = batch if isinstance(batch, Tensor) else batch[0]
+        return self.net.upscale(as_float(lr).to(self.dtype)).clamp(0, 1)
 
     def on_test_epoch_end(self) -> None:
         for name in dict.fromkeys(image_set for image_set, _, _ in self.scores):
@@ -140,19 +160,25 @@ class SuperResolution(L.LightningModule):
             self.log_dict(figures, rank_zero_only=True)
 
     def configure_optimizers(self) -> Any:
-        trained = nn.ModuleList([self.net, self.loss])
+        trained = nn.ModuleList(part for part in (self.net, self.loss) if isinstance(part, nn.Module))
         takes_module = "module" in inspect.signature(self.optimizer).parameters
         optimizer = self.optimizer(trained if takes_module else trained.parameters())
         for group in optimizer.param_groups:
             group["configured_lr"] = group["lr"]
-        self._options = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
         if (schedule := self.schedule) is None:
             return optimizer
         steps, make = self.trainer.estimated_stepping_batches, getattr(schedule, "func", schedule)
         config: dict[str, Any] = {"interval": self.interval, "monitor": "val/psnr"}
         if "optimizer" not in inspect.signature(schedule).parameters:
-            total = steps if self.interval == "step" else self.trainer.max_epochs or 1
-            return [optimizer], [{**config, "scheduler": LambdaLR(optimizer, lambda done: schedule(done, total))}]
+
+            def factor(done: int) -> float:
+                total = math.inf if steps < 0 else steps  # -1: of data without a length
+                batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches  # known by now
+                if self.interval == "epoch" and batches < math.inf:
+                    total /= max(1, math.ceil(batches))
+                return schedule(done, total)
+
+            return [optimizer], [{**config, "scheduler": LambdaLR(optimizer, factor)}]
         filled: dict[str, Any] = {}
         given = getattr(schedule, "keywords", {})
         if make is OneCycleLR:
@@ -161,10 +187,17 @@ class SuperResolution(L.LightningModule):
             config["interval"], filled = "epoch", {"mode": "max"}  # val/psnr: the higher the better
         return [optimizer], [{**config, "scheduler": schedule(optimizer, **(filled | given))}]
 
+    def on_fit_start(self) -> None:
+        """Note what `configure_optimizers` has set, before Lightning restores a checkpoint's options."""
+        groups = [group for optimizer in self.trainer.optimizers[:1] for group in optimizer.param_groups]
+        self._options = [{k: v for k, v in g.items() if k != "params"} for g in groups if "configured_lr" in g]
+
     def on_train_start(self) -> None:
         """Let the options of this command win over those that Lightning has just restored from a checkpoint."""
-        if self._rng_state is not None:
-            torch.set_rng_state(self._rng_state)
+        if self._rng_state is None:  # nothing was restored
+            return
+        torch.set_rng_state(self._rng_state)
+        self._rng_state = None
         schedulers: Any = self.lr_schedulers()
         for index, options in enumerate(self._options):
             group = self.trainer.optimizers[0].param_groups[index]
@@ -172,6 +205,8 @@ class SuperResolution(L.LightningModule):
                 group.update({key: value for key, value in options.items() if key != "initial_lr"})
             if isinstance(schedulers, LambdaLR):
                 schedulers.base_lrs[index] = group["initial_lr"] = options["configured_lr"]
+                if self.interval == "step":
+                    schedulers.last_epoch = self.trainer.global_step  # also of one that the run did not have before
                 group["lr"] = group["initial_lr"] * schedulers.lr_lambdas[index](schedulers.last_epoch)
             elif schedulers is not None:  # one of torch's goes on from the rate that it has
                 ratio = options["configured_lr"] / (group["configured_lr"] or 1)
@@ -195,6 +230,8 @@ class SuperResolution(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["network"], checkpoint["arguments"] = type(self.net).__name__, self.net.arguments
         checkpoint["run"] = self.run
+        # Plain data alone, whatever a subclass has saved: nothing else is read from a file.
+        checkpoint["hyper_parameters"] = {k: v if is_plain(v) else _described(v) for k, v in self.hparams.items()}
         checkpoint["rng_state"] = torch.get_rng_state()  # of dropout and the like: the patches need none
         loops = checkpoint["loops"]["fit_loop"]
         if loops["epoch_loop.batch_progress"]["current"]["ready"] < self.trainer.num_training_batches:
@@ -202,6 +239,12 @@ class SuperResolution(L.LightningModule):
                 loops["epoch_progress"][counter]["processed"] = loops["epoch_progress"][counter]["completed"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_fit("the checkpoint", self.net, checkpoint)
+        saved = checkpoint.get("hyper_parameters", {}).get("optimizer")
+        made_by = saved, _described(self.optimizer)
+        was, now = (made["_target_"] if isinstance(made, dict) else made for made in made_by)
+        if was not in (None, now):
+            raise UserError(f"the checkpoint's optimiser is {was}, not {now}; start from its weights with init_from=")
         self._rng_state = checkpoint.get("rng_state")
 
 

@@ -94,7 +94,7 @@ class Muon(torch.optim.Optimizer):
         update = _as_rows(gradient.add(momentum, alpha=group["momentum"]), layer)  # Nesterov's
         layers, rows, columns = update.shape
         if group["whiten"]:
-            whitener = _whitener(*weight.shape[1:3], group["whiten"], weight.device)
+            whitener = _whitener(*weight.shape[1:3], group["whiten"], weight.device).to(weight.dtype)
             matrix = _orthogonalise(update[0] @ whitener) @ whitener
             matrix *= min(rows, columns) ** 0.5 / (matrix.norm() + 1e-12)  # as large as it would be without
         elif layers == 1:

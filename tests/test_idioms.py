@@ -2,9 +2,10 @@
 
 import json
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import pytest
@@ -14,14 +15,17 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 import srcnn
+from srcnn.callbacks import StopOnNaN
 from srcnn.checkpoint import load_network, read_checkpoint
+from srcnn.errors import UserError
 from srcnn.lit_module import SuperResolution
 from srcnn.nets import SRCNN, Compact, Network
 from srcnn.optim import Schedule
+from srcnn.report.terminal import Banner
 from train import train
 
 
@@ -64,6 +68,100 @@ def test_ones_own_configure_optimizers(tmp_path: Path) -> None:
     assert type(optimizer) is torch.optim.AdamW and len(optimizer.param_groups) == len(list(module.net.parameters()))
     assert {group["lr"] for group in optimizer.param_groups} == {5e-2}
     assert optimizer.param_groups[0]["weight_decay"] == 0.3
+
+
+class Changed(SuperResolution):
+    def __init__(self, net: Network, alpha: float = 0.5, **options: Any):
+        super().__init__(net, **options)
+        self.save_hyperparameters(ignore=["net"])
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        optimizer.param_groups[0]["lr"] *= 10
+        return optimizer
+
+
+def test_what_a_subclass_changes_stays(tmp_path: Path) -> None:
+    """Also when resumed at another rate; its own arguments come back, and no code is in the file."""
+    module = Changed(Compact(3, width=4, depth=0), alpha=0.7, optimizer=partial(torch.optim.Adam, lr=1e-3))
+    trainer = plain_trainer(tmp_path, max_epochs=1)
+    trainer.fit(module, pairs(module.net))
+    assert trainer.optimizers[0].param_groups[0]["lr"] == 1e-2
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    loaded = Changed.load_from_checkpoint(tmp_path / "a.ckpt")
+    assert loaded.hparams["alpha"] == 0.7 and loaded.hparams["network"] == "Compact"
+    again, trainer = Changed(loaded.net, optimizer=partial(torch.optim.Adam, lr=5e-4)), plain_trainer(tmp_path)
+    trainer.fit(again, pairs(module.net), ckpt_path=str(tmp_path / "a.ckpt"), weights_only=True)
+    assert trainer.global_step == 4 and trainer.optimizers[0].param_groups[0]["lr"] == 5e-3
+
+
+class Manual(SuperResolution):
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(nn.functional.l1_loss(self(batch[0]), batch[1]))
+        optimizer.step()
+
+
+def test_manual_optimisation(tmp_path: Path) -> None:
+    module = Manual(Compact(3, width=4, depth=0))
+    trainer = plain_trainer(tmp_path, callbacks=[StopOnNaN(1)], log_every_n_steps=0)
+    trainer.fit(module, pairs(module.net))
+    assert trainer.global_step == 4
+
+
+class Endless(IterableDataset):
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            yield torch.rand(3, 12, 12), torch.rand(3, 36, 36)
+
+
+@pytest.mark.parametrize(("endless", "factor"), [(False, 0.5), (True, 1.0)])
+def test_a_schedule_of_a_run_by_steps(endless: bool, factor: float, tmp_path: Path) -> None:
+    """Counted in epochs, of two batches each; where an epoch has no end the rate stays."""
+    module = SuperResolution(Compact(3, width=4, depth=0), nn.functional.l1_loss, partial(torch.optim.SGD, lr=1.0))
+    module.schedule, module.interval = Schedule("linear"), "epoch"
+    data = DataLoader(Endless(), batch_size=4) if endless else pairs(module.net)
+    trainer = plain_trainer(tmp_path, max_epochs=-1, max_steps=4, callbacks=[Rates(), Banner()])
+    trainer.fit(module, data)
+    assert Rates.found == [1.0, 1.0, factor, factor]
+
+
+class Rates(L.Callback):
+    found: ClassVar[list[float]]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        Rates.found = []
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        Rates.found.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def test_images_of_a_batch_are_scored_one_by_one(tmp_path: Path) -> None:
+    module = SuperResolution(Compact(3, width=4, depth=0))
+    data = pairs(module.net)
+    trainer = plain_trainer(tmp_path)
+    trainer.test(module, data, verbose=False)
+    scores = [score.psnr for *_, score in module.scores]
+    trainer.test(module, DataLoader(data.dataset), verbose=False)
+    assert len(scores) == 8 and scores == pytest.approx([score.psnr for *_, score in module.scores])
+    assert [image.shape for image in trainer.predict(module, data)] == [(4, 3, 36, 36)] * 2
+
+
+class Own(L.LightningDataModule):
+    def train_dataloader(self) -> DataLoader:
+        return pairs(SRCNN(3))
+
+    val_dataloader = test_dataloader = train_dataloader
+
+
+def test_a_data_module_of_ones_own(tmp_path: Path) -> None:
+    cfg = composed("trainer.max_epochs=1", "trainer.accelerator=cpu", f"output_dir={tmp_path}")
+    OmegaConf.update(cfg, "data", {"_target_": f"{__name__}.Own"}, merge=False, force_add=True)
+    assert train(cfg) > 5
+    assert load_network(tmp_path)[1]["run"]["psnr"]["test"] > 5
 
 
 @pytest.mark.parametrize("net", [SRCNN(3), Compact(2, width=4, depth=1), Compact(3, channels=1, width=4, depth=1)])
@@ -116,6 +214,8 @@ def test_train_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     cfg = composed(*SMALL)
     assert train(cfg) > 10
     assert Path(cfg.output_dir, "weights.pth").is_file() and Path(cfg.output_dir, "report.html").is_file()
+    with pytest.raises(UserError, match="resume= is for the command line"):
+        train(composed(*SMALL, "resume=x"))
 
 
 def test_every_group_is_instantiated() -> None:
@@ -225,6 +325,12 @@ def test_a_gpu_that_is_not_there_is_lightnings_to_refuse(tmp_path: Path) -> None
 )
 def test_keys_and_choices_are_hydras_to_refuse(words: list[str], expected: str, tmp_path: Path) -> None:
     assert expected in run("train.py", *SMALL, *words, cwd=tmp_path, code=1)
+
+
+def test_a_schedules_options_without_a_schedule(tmp_path: Path) -> None:
+    words = ["experiment=quickstart", *SMALL[1:], "scheduler=none"]
+    assert "add ~scheduler.schedule" in run("train.py", *words, cwd=tmp_path, code=2)
+    run("train.py", *words, "~scheduler.schedule", cwd=tmp_path)
 
 
 def test_early_stopping_without_validation_images(tmp_path: Path) -> None:

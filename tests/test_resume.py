@@ -131,8 +131,10 @@ def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_pat
     ]
     checkpoint["run"]["overrides"] = ["optim.lr=3e-3", "experiment=fast", "data.hold_out=[t9,t27]", *bad]
     torch.save(checkpoint, tmp_path / "alone.ckpt")
-    words = expand_resume([f"resume={tmp_path / 'alone.ckpt'}", "seed=3"])
+    words = expand_resume(["--config-dir", "conf", f"resume={tmp_path / 'alone.ckpt'}", "seed=3"])
     assert words == [
+        "--config-dir",
+        "conf",
         "optim.lr=3e-3",
         "experiment=fast",
         "data.hold_out=[t9,t27]",
@@ -167,7 +169,10 @@ def test_a_users_mistake_is_one_sentence(words: list[str], expected: str, tmp_pa
 def test_a_resume_that_is_refused_changes_nothing(trained: Path, tmp_path: Path) -> None:
     """Hydra has put its words into the run's .hydra by then."""
     shutil.copytree(trained, tmp_path / "run")
-    run("train.py", "resume=run", "model=espcn", cwd=tmp_path, code=1)
+    last = (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes()
+    assert "do not fit ESPCN" in run("train.py", "resume=run", "model=espcn", cwd=tmp_path, code=2)
+    assert "start from its weights with init_from=" in run("train.py", "resume=run", "optim=muon", cwd=tmp_path, code=2)
+    assert (tmp_path / "run" / "checkpoints" / "last.ckpt").read_bytes() == last
     assert "epoch 3/3" in run("train.py", "resume=run", "trainer.max_epochs=3", cwd=tmp_path)
 
 

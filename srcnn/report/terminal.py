@@ -56,7 +56,7 @@ class Banner(L.Callback):
         kind = f"{type(net).__name__} x{net.scale} on {'RGB' if net.channels == 3 else 'luma'}"
         lines = {"network": f"{kind}, {net.parameter_count:,} parameters"}
         lines["data"] = type(data or trainer.train_dataloader).__name__
-        length = f"{steps:,} steps in {_epochs(trainer)} epochs" if steps < math.inf else "without end"
+        length = f"{steps:,} steps in {_epochs(trainer)} epochs" if 0 <= steps < math.inf else "without end"
         if patches := getattr(data, "patches", None):
             images = len(patches.places) - patches.left_out
             lines["data"] = f"{images} images of {Path(data.train)}, {len(data.validation)} more to validate on"
@@ -83,8 +83,8 @@ class Banner(L.Callback):
 
 def _epochs(trainer: Any) -> int:
     """How many epochs a run with an end has."""
-    steps = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-    return math.ceil(trainer.estimated_stepping_batches / max(1, steps))
+    batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+    return math.ceil(trainer.estimated_stepping_batches / max(1, math.ceil(batches))) if batches < math.inf else 1
 
 
 class Meter(L.Callback):
@@ -98,7 +98,8 @@ class Meter(L.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self.pixels += batch[1][:, 0].numel() * trainer.world_size
         is_last = trainer.should_stop or trainer.global_step == trainer.max_steps  # Lightning logs it as well
-        if trainer.global_step % trainer.log_every_n_steps == 0 or is_last:
+        every = trainer.log_every_n_steps
+        if every and (trainer.global_step % every == 0 or is_last):
             if pl_module.device.type == "cuda":
                 torch.cuda.synchronize(pl_module.device)  # as logging the loss is about to do
             pl_module.log("train/Mpixel_per_s", self.pixels / 1e6 / (time.perf_counter() - self.since))
