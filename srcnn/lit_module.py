@@ -66,12 +66,10 @@ class SuperResolution(L.LightningModule):
         self.steps = 0  # of the training that the module has been through
         self._options: list[dict[str, Any]] = []  # of the optimiser's groups, as configured by this command
         self._rng_state: Tensor | None = None
-        network = {"network": type(net).__name__, "arguments": net.arguments}
-        made_of = {"loss": self.loss, "optimizer": optimizer, "schedule": schedule}
-        settings = {"interval": interval, "protocol": protocol, **(run or {})}
-        self.save_hyperparameters(
-            {**network, **{k: _described(v) for k, v in made_of.items()}, **settings}, logger=False
-        )
+        known = {"network": type(net).__name__, "arguments": net.arguments, "interval": interval, "protocol": protocol}
+        for name, part in {"loss": self.loss, "optimizer": optimizer, "schedule": schedule}.items():
+            known[name] = _described(part)
+        self.save_hyperparameters({**known, **self.run}, logger=False)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
@@ -167,25 +165,24 @@ class SuperResolution(L.LightningModule):
             group["configured_lr"] = group["lr"]
         if (schedule := self.schedule) is None:
             return optimizer
-        steps, make = self.trainer.estimated_stepping_batches, getattr(schedule, "func", schedule)
-        config: dict[str, Any] = {"interval": self.interval, "monitor": "val/psnr"}
-        if "optimizer" not in inspect.signature(schedule).parameters:
+        steps: float = self.trainer.estimated_stepping_batches
+        kind: Any = getattr(schedule, "func", schedule)
+        interval = {OneCycleLR: "step", ReduceLROnPlateau: "epoch"}.get(kind, self.interval)
+        if "optimizer" in inspect.signature(schedule).parameters:  # one of torch's
+            options: dict[Any, dict[str, Any]] = {
+                OneCycleLR: {"total_steps": steps},
+                ReduceLROnPlateau: {"mode": "max"},
+            }
+            scheduler = schedule(optimizer, **(options.get(kind, {}) | getattr(schedule, "keywords", {})))
+        else:
+            scheduler = LambdaLR(optimizer, lambda done: schedule(done, self._length(steps)))
+        return [optimizer], [{"scheduler": scheduler, "interval": interval, "monitor": "val/psnr"}]
 
-            def factor(done: int) -> float:
-                total = math.inf if steps < 0 else steps  # -1: of data without a length
-                batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches  # known by now
-                if self.interval == "epoch" and batches < math.inf:
-                    total /= max(1, math.ceil(batches))
-                return schedule(done, total)
-
-            return [optimizer], [{**config, "scheduler": LambdaLR(optimizer, factor)}]
-        filled: dict[str, Any] = {}
-        given = getattr(schedule, "keywords", {})
-        if make is OneCycleLR:
-            config["interval"], filled = "step", {"total_steps": steps}
-        elif make is ReduceLROnPlateau:
-            config["interval"], filled = "epoch", {"mode": "max"}  # val/psnr: the higher the better
-        return [optimizer], [{**config, "scheduler": schedule(optimizer, **(filled | given))}]
+    def _length(self, steps: float) -> float:
+        """Of a run of so many steps, in what the schedule counts; infinite where data without a length set no end."""
+        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
+        per_unit = max(1, math.ceil(batches)) if self.interval == "epoch" and batches < math.inf else 1
+        return math.inf if steps < 0 else steps / per_unit
 
     def on_fit_start(self) -> None:
         """Note what `configure_optimizers` has set, before Lightning restores a checkpoint's options."""
@@ -218,7 +215,7 @@ class SuperResolution(L.LightningModule):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer: Any = self.trainer
         if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True  # has Lightning validate once more, also within an epoch
+            trainer.should_stop = True  # so that Lightning validates before it stops, also within an epoch
         elif trainer.should_stop and isinstance(outputs, dict) and "loss" in outputs:  # a Timer's; Lightning logs a row
             loss = outputs["loss"] * trainer.accumulate_grad_batches  # by which Lightning has divided it
             self.log("train/loss", loss, sync_dist=trainer.world_size > 1)
