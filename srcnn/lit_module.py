@@ -97,8 +97,9 @@ class SuperResolution(L.LightningModule):
         loss = self.loss(sr.to(hr.dtype), shave(hr, (hr.shape[-1] - sr.shape[-1]) // 2))
         trainer: Any = self.trainer
         step, every = trainer.global_step + 1, trainer.log_every_n_steps
+        is_last = trainer.is_last_batch and trainer.world_size == 1  # else all processes would wait for each other
         # Not at every step: to log a figure takes a tenth of a small one.
-        if every and (step % every == 0 or step == trainer.max_steps or trainer.is_last_batch):
+        if every and (step % every == 0 or step == trainer.max_steps or is_last):
             self.log("train/loss", loss, prog_bar=True, sync_dist=trainer.world_size > 1)
             self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
         return loss
