@@ -48,8 +48,8 @@ def main() -> None:
         for module in arguments.imports:
             importlib.import_module(module)
         facts = describe(find_checkpoint(arguments.checkpoint))
-        if not arguments.json:  # these are long, and mostly the defaults
-            facts["settings"] = {k: v for k, v in facts.get("settings", {}).items() if k not in ("callbacks", "logger")}
+        if not arguments.json and "settings" in facts:  # these are long, and mostly the defaults
+            facts["settings"] = {k: v for k, v in facts["settings"].items() if k not in ("callbacks", "logger")}
         # YAML escapes what a terminal would obey.
         options: dict[str, Any] = {"sort_keys": False, "allow_unicode": True, "default_flow_style": None}
         text = json.dumps(facts, indent=2) if arguments.json else yaml.safe_dump(facts, width=120, **options).rstrip()

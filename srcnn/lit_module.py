@@ -176,14 +176,10 @@ class SuperResolution(L.LightningModule):
             }
             scheduler = schedule(optimizer, **(options.get(kind, {}) | getattr(schedule, "keywords", {})))
         else:
-            scheduler = LambdaLR(optimizer, lambda done: schedule(done, self._length(steps)))
+            total = math.inf if steps < 0 else steps  # -1: of data without a length
+            per_unit = steps_per_epoch if interval == "epoch" else lambda trainer: 1
+            scheduler = LambdaLR(optimizer, lambda done: schedule(done, max(1, total / per_unit(self.trainer))))
         return [optimizer], [{"scheduler": scheduler, "interval": interval, "monitor": "val/psnr"}]
-
-    def _length(self, steps: float) -> float:
-        """Of a run of so many steps, in what the schedule counts; infinite where data without a length set no end."""
-        batches = self.trainer.num_training_batches / self.trainer.accumulate_grad_batches
-        per_unit = max(1, math.ceil(batches)) if self.interval == "epoch" and batches < math.inf else 1
-        return math.inf if steps < 0 else steps / per_unit
 
     def on_fit_start(self) -> None:
         """Note what `configure_optimizers` has set, before Lightning restores a checkpoint's options."""
@@ -237,13 +233,22 @@ class SuperResolution(L.LightningModule):
                 loops["epoch_progress"][counter]["processed"] = loops["epoch_progress"][counter]["completed"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_fit("the checkpoint", self.net, checkpoint)
+        if self.trainer.state.fn != "fit":  # to validate, test or predict the weights alone are taken
+            return
+        path = self.trainer.ckpt_path or "the checkpoint"
+        check_fit(path, self.net, checkpoint)
         saved = checkpoint.get("hyper_parameters", {}).get("optimizer")
         made_by = saved, _described(self.optimizer)
         was, now = (made["_target_"] if isinstance(made, dict) else made for made in made_by)
         if was not in (None, now):
-            raise UserError(f"the checkpoint's optimiser is {was}, not {now}; start from its weights with init_from=")
+            raise UserError(f"{path}: its optimiser is {was}, not {now}; start from its weights with init_from=")
         self._rng_state = checkpoint.get("rng_state")
+
+
+def steps_per_epoch(trainer: L.Trainer) -> float:
+    """Of the optimiser; infinite for data without a length."""
+    batches = trainer.num_training_batches / trainer.accumulate_grad_batches
+    return max(1, math.ceil(batches)) if batches < math.inf else math.inf
 
 
 def _described(value: Any) -> Any:

@@ -183,6 +183,8 @@ def test_inspect(trained: Path, tmp_path: Path) -> None:
     assert (facts["step"], facts["learning_rates"]) == (6, [1e-4])
     assert facts["settings"]["optim"]["lr"] == 1e-4 and "torch" in facts["versions"]
     assert "kind: weights\n" in run("-m", "srcnn.inspect_ckpt", "srcnn_x3", cwd=tmp_path)
+    torch.save(load_network("srcnn_x3")[0].state_dict(), tmp_path / "bare.pth")
+    assert "settings" not in run("-m", "srcnn.inspect_ckpt", "bare.pth", cwd=tmp_path)
     weights = torch.load(trained / "weights.pth", weights_only=True)
     weights["run"]["name"] = "\x1b[31mred"  # which a terminal would obey
     torch.save(weights, tmp_path / "w.pth")

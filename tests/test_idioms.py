@@ -93,6 +93,10 @@ def test_what_a_subclass_changes_stays(tmp_path: Path) -> None:
     again, trainer = Changed(loaded.net, optimizer=partial(torch.optim.Adam, lr=5e-4)), plain_trainer(tmp_path)
     trainer.fit(again, pairs(module.net), ckpt_path=str(tmp_path / "a.ckpt"), weights_only=True)
     assert trainer.global_step == 4 and trainer.optimizers[0].param_groups[0]["lr"] == 5e-3
+    other = SuperResolution(loaded.net, optimizer=partial(torch.optim.SGD, lr=1e-3))
+    plain_trainer(tmp_path).test(other, pairs(module.net), ckpt_path=str(tmp_path / "a.ckpt"), verbose=False)
+    with pytest.raises(UserError, match=r"a.ckpt: its optimiser is torch.optim.adam.Adam, not torch.optim.sgd.SGD"):
+        plain_trainer(tmp_path).fit(other, pairs(module.net), ckpt_path=str(tmp_path / "a.ckpt"))
 
 
 class Manual(SuperResolution):
@@ -276,7 +280,7 @@ def test_trainer_logger_and_callbacks_as_typed(words: list[str], tmp_path: Path)
 
 
 @pytest.mark.parametrize("precision", ["64-true", "bf16-true", "16-mixed"])
-def test_any_precision(precision: str, trained: Path, tmp_path: Path) -> None:
+def test_any_precision(precision: str, tmp_path: Path) -> None:
     """Trained in it, tested in float32 as the file is loaded."""
     output = run("train.py", *SMALL, f"trainer.precision={precision}", "hydra.run.dir=run", cwd=tmp_path)
     used = precision.replace("16-mixed", "bf16-mixed")  # Lightning's, on a CPU
@@ -375,7 +379,8 @@ def test_a_network_in_ones_own_module(tmp_path: Path) -> None:
         *(f"~model.{key}" for key in composed().model if key not in ("_target_", "scale")),
     ]
     env = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    run("train.py", *SMALL, *model, "+model.width=5", "hydra.run.dir=run", cwd=tmp_path, env=env)
+    words = [*SMALL, *model, "+model.width=5", "data.hold_out=[]", "hydra.run.dir=run"]
+    assert "site-packages" not in run("train.py", *words, cwd=tmp_path, env=env)  # in warnings
     refused = run("predict.py", "ckpt_path=run", "x.png", cwd=tmp_path, code=2)
     assert "'OneLayer' is not known here" in refused and "imports=[" in refused
     output = run(
@@ -393,7 +398,7 @@ def test_a_network_in_ones_own_module(tmp_path: Path) -> None:
         import mynet
     finally:
         sys.path.pop(0)
-    net = srcnn.load(str(tmp_path / "run" / "checkpoints" / "best.ckpt"))
+    net = srcnn.load(str(tmp_path / "run" / "checkpoints" / "last.ckpt"))
     assert isinstance(net, mynet.OneLayer) and net.arguments == {"scale": 3, "width": 5}
     assert srcnn.check(net) == []
 

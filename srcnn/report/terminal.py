@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from srcnn.device import device_name
+from srcnn.lit_module import steps_per_epoch
 from srcnn.losses import PSNRLoss
 from srcnn.report.page import duration
 
@@ -83,8 +84,7 @@ class Banner(L.Callback):
 
 def _epochs(trainer: Any) -> int:
     """How many epochs a run with an end has."""
-    batches = trainer.num_training_batches / trainer.accumulate_grad_batches
-    return math.ceil(trainer.estimated_stepping_batches / max(1, math.ceil(batches))) if batches < math.inf else 1
+    return max(1, math.ceil(trainer.estimated_stepping_batches / steps_per_epoch(trainer)))
 
 
 class Meter(L.Callback):
