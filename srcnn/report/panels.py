@@ -67,4 +67,4 @@ def write_comparison(path: Path, images: Sequence[Comparison]) -> None:
             axis.axis("off")
         row[0].add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, edgecolor="#e66100"))
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
+        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
