@@ -36,7 +36,7 @@ def test_names_are_text_and_a_large_set_is_bounded(trained: Path, tmp_path: Path
     folder = tmp_path / "a <b>&"
     for number, image in enumerate(dead_leaves(11, 30, seed=2)):
         write_image(folder / f"<i>{number:02}&.png", image)
-    write_image(folder / "<i>00&.png", dead_leaves(1, 900, seed=3)[0])
+    write_image(folder / "<i>00&.png", dead_leaves(1, 600, seed=3)[0])
     write_image(folder / "$x$ 写真.png", dead_leaves(1, 30, seed=4)[0])
     write_image(folder / "LR.png", dead_leaves(1, 30, seed=5)[0])
     words = [f"ckpt_path={trained}/weights.pth", f"data.test=[{folder}]", "output=scored"]
@@ -45,7 +45,7 @@ def test_names_are_text_and_a_large_set_is_bounded(trained: Path, tmp_path: Path
     assert "<b>&" not in text and "<i>" not in text
     assert f"{escape(folder.name)}, 13 images" in text
     assert text.count('class="card"') == 10 and "Shown are 10 of 13 images" in text
-    assert re.search(r"560×560 pixels at \(\d+, \d+\) of 900×900", text)
+    assert re.search(r"560×560 pixels at \(\d+, \d+\) of 600×600", text)
     assert "PSNR on the validation images" in text  # the log beside the weights
 
 

@@ -1,5 +1,6 @@
 import unicodedata
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -79,14 +80,17 @@ def test_a_missing_partner_is_named(folders: tuple[Path, Path]) -> None:
         match(str(hr), str(lr / "nowhere"), 2)
 
 
-def test_pairs_are_not_degraded_besides(folders: tuple[Path, Path]) -> None:
+def test_pairs_beside_images_without_lr(folders: tuple[Path, Path], images: Path) -> None:
+    """Pairs keep their LR images; what has none is degraded, or refused by `degradation=none`."""
     hr, lr = map(str, folders)
-    for settings, sentence in (
-        ({"degradation": Bicubic()}, "choose degradation=none"),
-        ({"degradation": Given(), "rescale": [0.7]}, "the image a x 0.7 has no LR image"),
-    ):
-        with pytest.raises(UserError, match=sentence):
-            SRDataModule(2, train="pairs", train_hr=hr, train_lr=lr, test=["pairs"], hold_out=["c"], **settings).setup()
+    options: dict[str, Any] = {"train": "pairs", "train_hr": hr, "train_lr": lr, "hold_out": ["c"]}
+    module = SRDataModule(2, Bicubic(), test=["pairs", str(images)], rescale=[0.7], patch_size=24, **options)
+    module.setup()
+    assert [sample.name for sample in module.testing[:2]] == ["c", "image0"]
+    assert torch.equal(module.testing[0].lr[0], read_image(folders[1] / "c_x2.png"))
+    for settings in ({"test": ["pairs"], "rescale": [0.7]}, {"test": [str(images)]}):
+        with pytest.raises(UserError, match=r"the image (a x 0.7|image0) has no LR image"):
+            SRDataModule(2, Given(), **options, **settings).setup()
 
 
 def test_a_smaller_copy(folders: tuple[Path, Path]) -> None:

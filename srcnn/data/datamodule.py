@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from torch import Tensor
 
-from srcnn.data.degrade import Bicubic, Degradation, Given
+from srcnn.data.degrade import Bicubic, Degradation
 from srcnn.data.leaves import Leaves
 from srcnn.data.pack import pack
 from srcnn.data.patches import Patches
@@ -137,8 +137,6 @@ class SRDataModule(L.LightningDataModule):
             return {f"leaves{number}": Leaves(number, size, seed) for number in range(count)}
         if name != "pairs":
             return set_images(name, self.root)
-        if not isinstance(self.degradation, Given):
-            raise UserError("pairs have their own LR images: choose degradation=none")
         hr, lr = pairs
         if not (hr and lr):
             raise UserError("data.train_hr, data.train_lr: name the folders with the HR and LR images")

@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch.nn.functional as F
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib import get_data_path
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from srcnn.data.samples import Sample
 from srcnn.files import replacing
-from srcnn.image import as_float, bicubic_up, quantize, rgb_to_y
+from srcnn.image import as_float, bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.report.scores import TestResult
 
 ERROR_GAIN = 5  # errors are shown as many times larger
+_CELL, _TITLE, _GAP = 200, 20, 8  # of comparison.png: side of a panel, height of its title, between panels; pixels
 
 
 def lr_image(sample: Sample) -> Tensor:
@@ -48,9 +49,10 @@ class Comparison:
 
 def write_comparison(path: Path, images: Sequence[Comparison]) -> None:
     """A PNG of images, a row each: HR with a mark; and of what is marked LR, bicubic, SR, HR and SR's luma errors."""
-    columns = 4 + 2 * len(images[0].scores)
-    figure = Figure((2.2 * columns, 2.4 * len(images)), layout="compressed")
-    for image, row in zip(images, figure.subplots(len(images), columns, squeeze=False), strict=True):
+    columns, pitch = 4 + 2 * len(images[0].scores), _CELL + _GAP
+    sheet = Image.new("RGB", (columns * pitch + _GAP, len(images) * (pitch + _TITLE) + _GAP), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.truetype(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), 12)
+    for row, image in enumerate(images):
         side = min(max(24, max(image.height, image.width) // 5), image.height, image.width)
         (y, x), views = image.telling_part(side, side), image.views
         bicubic = f"bicubic {next(iter(image.scores.values())).bicubic_psnr:.2f} dB"
@@ -60,11 +62,17 @@ def write_comparison(path: Path, images: Sequence[Comparison]) -> None:
         for name in image.scores:
             error = (rgb_to_y(views[name]) - rgb_to_y(views["ground truth"])).abs() * ERROR_GAIN
             panels.append((f"{name}: error ×{ERROR_GAIN}", error.clamp(0, 1).expand(-1, 3, -1, -1)))
-        for number, (axis, (title, pixels)) in enumerate(zip(row, panels, strict=True)):
-            part = pixels[..., y : y + side, x : x + side] if number else pixels
-            axis.imshow(part[0].permute(1, 2, 0).numpy(), interpolation="nearest" if number else "antialiased")
-            axis.set_title(title, fontsize=9, parse_math=False)
-            axis.axis("off")
-        row[0].add_patch(Rectangle((x - 0.5, y - 0.5), side, side, fill=False, edgecolor="#e66100"))
+        for column, (title, pixels) in enumerate(panels):
+            part = pixels[..., y : y + side, x : x + side] if column else pixels
+            ratio = _CELL / max(part.shape[-2:])
+            size = [max(1, round(length * ratio)) for length in part.shape[:-3:-1]]  # width, height
+            left, top = _GAP + column * pitch + (_CELL - size[0]) // 2, _GAP + _TITLE + row * (pitch + _TITLE)
+            picture = Image.fromarray(to_uint8(part)[0].permute(1, 2, 0).numpy())
+            how = Image.Resampling.NEAREST if column else Image.Resampling.LANCZOS
+            sheet.paste(picture.resize(size, how), (left, top))
+            draw.text((left + size[0] / 2, top - _TITLE), title, "black", font, anchor="ma")
+            if not column:
+                corners = [left + x * ratio, top + y * ratio, left + (x + side) * ratio, top + (y + side) * ratio]
+                draw.rectangle(corners, outline="#e66100", width=2)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100, bbox_inches="tight")
+        sheet.save(temporary, "png")
