@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for train.py
 os.environ["OMP_NUM_THREADS"] = "1"  # several tests run at once
 os.environ["SRCNN_CACHE"] = str(Path(tempfile.gettempdir()) / f"srcnn-tests-{os.getuid()}")  # not the user's
 
+import predict
 import train
 from srcnn import evaluate, inspect_ckpt, launch
 from srcnn.data.leaves import dead_leaves
@@ -66,8 +67,7 @@ def tiny(images: Path) -> list[str]:
 def run(*arguments: str | Path, cwd: Path, code: int = 0, env: dict[str, str] | None = None) -> str:
     """A command as a user types it, in a folder; returns what it prints on stdout and then stderr.
 
-    train.py, evaluate and inspect run in this process, which saves them the imports, unless they start others or need
-    an environment.
+    All but export run in this process, which saves them the imports, unless they start others or get an environment.
     """
     words = [*map(str, arguments)]
     name = words[1] if words[0] == "-m" else words[0]
@@ -91,7 +91,10 @@ def _train() -> None:
     train.main()
 
 
-_HERE = {"train.py": _train, "srcnn.evaluate": evaluate.main, "srcnn.inspect_ckpt": inspect_ckpt.main}
+_HERE = {
+    "train.py": _train, "predict.py": predict.main, "srcnn.evaluate": evaluate.main,
+    "srcnn.inspect_ckpt": inspect_ckpt.main,
+}  # fmt: skip
 
 
 def _run_here(main: Callable[[], Any], words: list[str], cwd: Path) -> tuple[int, str, str]:

@@ -268,7 +268,7 @@ def test_weights_of_yours(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(module)
     make = "import mine; from srcnn.checkpoint import save_weights; save_weights('mine.pth', mine.Mine(2), {})"
     subprocess.run([sys.executable, "-c", make], cwd=tmp_path, check=True)
-    assert "a_x2.png" in run("predict.py", "a.png", "ckpt_path=mine.pth", "imports=[mine]", cwd=tmp_path)
+    assert "a_x2.png" in run("predict.py", "a.png", "ckpt_path=mine.pth", "imports=[mine]", cwd=tmp_path, env={})
     assert read_image(tmp_path / "a_x2.png").max() <= 128
     net = SRCNN(scale=1, init="default")
     save_weights(tmp_path / "same.pth", net, {})
