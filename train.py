@@ -30,7 +30,6 @@ from srcnn import __version__, launch, report
 from srcnn.callbacks import best_checkpoint
 from srcnn.checkpoint import find_checkpoint, load_weights, save_weights
 from srcnn.errors import UserError
-from srcnn.lit_module import SuperResolution
 from srcnn.report import terminal
 
 
@@ -49,7 +48,7 @@ def train(cfg: DictConfig) -> float | None:
     run = {"overrides": launch.overrides(), "settings": OmegaConf.to_container(cfg, resolve=True)}
     run |= {"versions": {"srcnn": __version__, "torch": str(torch.__version__), "lightning": str(L.__version__)}}
     loss, optimizer, schedule = (instantiate(part, _convert_="all") for part in (cfg.loss, cfg.optim, cfg.scheduler))
-    module = SuperResolution(net, loss, optimizer, **schedule, protocol=cfg.protocol, run=run)
+    module = instantiate(cfg.module)(net=net, loss=loss, optimizer=optimizer, **schedule, run=run)
 
     callbacks, loggers = launch.instantiate_all(cfg.get("callbacks")), launch.instantiate_all(cfg.get("logger"))
     make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")

@@ -99,6 +99,15 @@ def test_what_a_subclass_changes_stays(tmp_path: Path) -> None:
         plain_trainer(tmp_path).fit(other, pairs(module.net), ckpt_path=str(tmp_path / "a.ckpt"))
 
 
+def test_a_module_of_ones_own(tmp_path: Path) -> None:
+    cfg = composed(*SMALL, f"module._target_={__name__}.Changed", "+module.alpha=0.7", f"output_dir={tmp_path}")
+    train(cfg)
+    loaded = Changed.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert loaded.hparams["alpha"] == 0.7
+    (state,) = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
+    assert state["param_groups"][0]["lr"] == 1e-3  # ten times the setting's
+
+
 class Manual(SuperResolution):
     automatic_optimization = False
 
