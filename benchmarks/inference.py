@@ -3,11 +3,11 @@
     python -m benchmarks.inference [--rounds 5] [--size 1280x720 3840x2160] [--weights srcnn_x3 compact_x3]
                                                                      pip install -e ".[export]"
 
-`srcnn.inference.tiles`, as predict.py uses it, against `net(lr)` and against the network's body in ONNX Runtime with
-its default settings, fed with what the body takes. Networks on RGB, sizes of SR, random pixels. Seconds: the median of
-some rounds in alternation in one process, and their range; "x ONNX": the median ratio of a round. Memory: by how much
-the peak of a process that does nothing else rises during one call, the output included. `differ`: 8-bit values unlike
-the plain module's, of all.
+`srcnn.inference.tiles`, as predict.py uses it (for Compact in bf16, where a processor has AMX), against `net(lr)` and
+against the network's body in ONNX Runtime with its default settings, in float32, fed with what the body takes. Networks
+on RGB, sizes of SR, random pixels. Seconds: the median of some rounds in alternation in one process, and their range;
+"x ONNX": the median ratio of a round. Memory: by how much the peak of a process that does nothing else rises during one
+call, the output included. `differ`: 8-bit values unlike the plain module's, of all.
 """
 
 import argparse
@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from benchmarks.table import show
 from srcnn.checkpoint import load_network
+from srcnn.device import has_amx
 from srcnn.image import to_uint8
-from srcnn.inference.tiles import for_inference, super_resolve
+from srcnn.inference.tiles import for_inference, in_bf16, super_resolve
 from srcnn.nets import Network
 
 Contender = Callable[[Tensor], Tensor]
@@ -66,7 +67,9 @@ def onnx_runtime(net: Network) -> Contender:
 def contender(name: str, weights: str) -> Contender:
     net, _ = load_network(weights)
     fast = for_inference(net)
-    if name == "srcnn":
+    if name == "srcnn, bf16":
+        fast = in_bf16(fast)
+    if name.startswith("srcnn"):
         return lambda lr: super_resolve(fast, lr)
     return net if name == "plain module" else onnx_runtime(net)
 
@@ -110,7 +113,7 @@ def main() -> None:
         print(json.dumps(peak_rise(arguments.memory_of, arguments.weights[0], arguments.size[0])))
         return
     has_onnx = find_spec("onnxruntime") and find_spec("onnxscript")
-    names = ["plain module", "srcnn"] + ["ONNX Runtime"] * bool(has_onnx)
+    names = ["plain module", "srcnn"] + ["srcnn, bf16"] * has_amx() + ["ONNX Runtime"] * bool(has_onnx)
     rows = []
     for weights in arguments.weights:
         contenders = {name: contender(name, weights) for name in names}
