@@ -41,7 +41,7 @@ def train(cfg: DictConfig) -> float | None:
     folder.mkdir(parents=True, exist_ok=True)
     L.seed_everything(cfg.seed, verbose=False)
 
-    net = instantiate(cfg.model)
+    net = instantiate(cfg.model, _convert_="all")
     if cfg.init_from and not cfg.ckpt_path:
         load_weights(net, find_checkpoint(cfg.init_from))
     data = instantiate(cfg.data, _convert_="all")
@@ -52,7 +52,8 @@ def train(cfg: DictConfig) -> float | None:
 
     callbacks, loggers = launch.instantiate_all(cfg.get("callbacks")), launch.instantiate_all(cfg.get("logger"))
     make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
-    trainer = make_trainer(default_root_dir=folder, callbacks=callbacks, logger=loggers or False)
+    ours = {"default_root_dir": folder, "callbacks": callbacks, "logger": loggers or False}
+    trainer = make_trainer(**{key: value for key, value in ours.items() if key not in cfg.trainer})
     launch.check_processes(trainer.num_devices * trainer.num_nodes)
     start = time.monotonic()
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True if cfg.ckpt_path else None)

@@ -23,6 +23,8 @@ class EMA(WeightAveraging):
         check_range("decay", decay, 0, 1)
 
         def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+            if not averaged[0].is_floating_point():  # as the count of batches of a BatchNorm
+                return torch._foreach_copy_(averaged, current)
             now = min(decay, (1 + int(count)) / (10 + int(count)))
             weights = [weight.to(mean.dtype) for mean, weight in zip(averaged, current, strict=True)]
             torch._foreach_lerp_(averaged, weights, 1 - now)  # of all tensors at once; torch has no public name for it
@@ -70,14 +72,16 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def best_checkpoint(trainer: L.Trainer) -> tuple[str | None, float | None]:
-    """The best checkpoint of a run by val/psnr and that figure; None where the last weights are to be taken."""
+    """The best checkpoint of a run and its val/psnr; None where the last weights, or another figure, decide."""
     if any(isinstance(callback, StochasticWeightAveraging) for callback in trainer.callbacks):  # type: ignore[attr-defined]
         return None, None  # its average is what the run ends with
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback.monitor == "val/psnr" and callback.best_model_path:
+        if not isinstance(callback, ModelCheckpoint) or callback.monitor in (None, "step"):  # the last
+            continue
+        if callback.best_model_path:
             score = float(callback.best_model_score or 0)
             # A run resumed from an earlier checkpoint may find the file of the later steps that it has dropped.
             state = read_checkpoint(callback.best_model_path).get("callbacks", {}).get(callback.state_key, {})
             if float(state.get("best_model_score", score)) == score:
-                return callback.best_model_path, score
+                return callback.best_model_path, score if callback.monitor == "val/psnr" else None
     return None, None

@@ -115,8 +115,14 @@ def _degradation(name: str | None, run: Mapping[str, Any], sets: Sequence[str]) 
     if name is not None:
         check_choice("degradation", name, tuple(sorted(known.keys() - {"none"})))
         settings = known[name]
-    elif not settings or settings["_target_"] not in [one._target_ for one in known.values()]:
-        settings = known["bicubic"]  # no class that only a file names is made
+    elif not settings:
+        settings = known["bicubic"]
+    elif settings["_target_"] not in [one._target_ for one in known.values()]:
+        module, _, class_name = settings["_target_"].rpartition(".")
+        found = getattr(sys.modules.get(module), class_name, None)  # nothing is imported because a file names it
+        if not (isinstance(found, type) and issubclass(found, Degradation)):
+            remedy = "name its module by imports=[…], or another degradation="
+            raise UserError(f"the weights were trained for {settings['_target_']}, which is not known here: {remedy}")
     made = instantiate(settings, _convert_="all", _recursive_=False)
     return Bicubic() if isinstance(made, Given) and "pairs" not in sets else made
 

@@ -46,7 +46,7 @@ def read_model(path: Path) -> dict[str, Any]:
 
 def write_model(net: Network, path: Path, facts: Mapping[str, str]) -> None:
     """A .safetensors file with `facts` as its metadata."""
-    tensors = {key: value.contiguous() for key, value in net.state_dict().items()}
+    tensors = {key: value.clone().contiguous() for key, value in net.state_dict().items()}
     path.write_bytes(save(tensors, {"format": "pt", **facts}))  # save_file has its own error for a full disk
 
 

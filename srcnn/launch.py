@@ -13,7 +13,7 @@ import runpy
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -89,9 +89,14 @@ def settings(path: Path, words: list[str]) -> DictConfig:
 
 def fail(error: Exception) -> NoReturn:
     """One sentence on stderr, of the first process, and the exit code."""
-    if all(os.environ.get(key, "0") == "0" for key in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+    if _is_first():
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     sys.exit(getattr(error, "code", 2))
+
+
+def _is_first() -> bool:
+    """Whether this is the first of the processes that Lightning, torchrun or srun has started."""
+    return all(os.environ.get(key, "0") == "0" for key in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 
 # ---- train.py under Hydra
@@ -157,8 +162,8 @@ def expand_resume(words: list[str]) -> list[str]:
     folder = typed.get("hydra.run.dir", "").partition("=")[2].strip("'\"")
     if {"-m", "--multirun"} & set(words):
         raise UserError("resume= is for one run: a sweep goes on when it is started again with its hydra.sweep.dir=")
-    if resume == "auto" and not folder:
-        raise UserError("resume=auto goes on with what is in the run's folder: name it with hydra.run.dir=…")
+    if resume == "auto" and (not folder or "$" in folder):
+        raise UserError("resume=auto goes on with what is in a folder: name it, without ${…}, with hydra.run.dir=…")
     path = Path(folder if resume == "auto" else resume)
     if resume == "auto" and not (path / "checkpoints" / "last.ckpt").exists():
         return others
@@ -168,8 +173,6 @@ def expand_resume(words: list[str]) -> list[str]:
     kept = [
         word for word in saved if _key(word) not in typed and _key(word).split(".")[0] not in groups - {"experiment"}
     ]
-    changed = [word for word in others if word not in saved and _key(word) != "hydra.run.dir"]
-    print(f"resuming {path}, {'with ' + ' '.join(changed) if changed else 'with its own settings'}", flush=True)
     added = {_key(word) for word in saved if word.startswith("+")}  # ~key takes back what +key=value added
     others = [word for word in others if not (word.startswith("~") and _key(word) in added)]
     others = ["++" + word if word[0] not in "+~" and _key(word) in added else word for word in others]
@@ -194,6 +197,20 @@ def _key(word: str) -> str:
     return word.lstrip("+~").partition("=")[0].partition("@")[0]
 
 
+def format_difference(cfg: DictConfig) -> str:
+    """How a run's settings differ from those of the checkpoint that it goes on from, but for folders."""
+
+    def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+        for key, value in settings.items():
+            yield from flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+
+    saved = dict(flat(read_run(cfg.ckpt_path)["run"].get("settings") or {}))
+    now = dict(flat(OmegaConf.to_container(cfg, resolve=True)))
+    keys = [key for key in {**saved, **now} if not re.search(r"(output_dir|dirpath|save_dir|ckpt_path)$", key)]
+    changed = [f"{key}={now.get(key)} ({saved.get(key)} before)" for key in keys if saved.get(key) != now.get(key)]
+    return f"with {', '.join(changed)}" if changed and saved else "with its own settings"
+
+
 def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     """Around a task under Hydra: a user's mistake is one sentence and exit code 2, Ctrl-C 130, SIGTERM 143.
 
@@ -216,6 +233,8 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
                 note.unlink(missing_ok=True)
                 if (psnr := _finished(cfg)) is not None:
                     return psnr
+            elif cfg.ckpt_path and _is_first():
+                print(f"resuming {cfg.ckpt_path}, {format_difference(cfg)}", flush=True)
             return task(cfg)
         except SIGTERMException:
             sys.exit(128 + signal.SIGTERM)
@@ -272,7 +291,7 @@ def instantiate_all(group: DictConfig | None) -> list[Any]:
     """The callbacks or loggers of a group, without those set to null."""
     from hydra.utils import instantiate
 
-    return [instantiate(part) for part in (group or {}).values() if part and part.get("_target_")]
+    return [instantiate(part, _convert_="all") for part in (group or {}).values() if part and part.get("_target_")]
 
 
 # ---- console scripts: srcnn-train and srcnn-predict

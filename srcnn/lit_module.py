@@ -21,6 +21,8 @@ from srcnn.metrics import PSNR, Score, find_protocol, mean_score
 from srcnn.nets import Network
 
 _log = logging.getLogger(__name__)
+# Of a scheduler's state in torch, what is no setting.
+_PROGRESS = {"last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "cooldown_counter", "T_cur"}
 
 
 class SuperResolution(L.LightningModule):
@@ -32,6 +34,7 @@ class SuperResolution(L.LightningModule):
     schedule   the learning rate over the run: a function of (steps done, steps in all) that gives a factor, as
                `srcnn.optim.Schedule`; or makes a scheduler of torch.optim.lr_scheduler of an optimiser
     interval   what the schedule counts: "step" or "epoch"
+    monitor    what ReduceLROnPlateau looks at, the higher the better
     run        plain data that checkpoints record of the run
     """
 
@@ -42,6 +45,7 @@ class SuperResolution(L.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-4),  # noqa: B008
         schedule: Callable[..., Any] | None = None,
         interval: str = "step",
+        monitor: str = "val/psnr",
         protocol: str = "authors",
         run: Mapping[str, Any] | None = None,
     ):
@@ -60,32 +64,39 @@ class SuperResolution(L.LightningModule):
         # As the patches come, so that no convolution has to reorder.
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.protocol = loss or nn.MSELoss(), find_protocol(protocol)
-        self.optimizer, self.schedule, self.interval, self.run = optimizer, schedule, interval, dict(run or {})
+        self.optimizer, self.schedule, self.interval, self.monitor = optimizer, schedule, interval, monitor
+        self.run = dict(run or {})
         self.val_psnr, self.bicubic_psnr = PSNR(self.protocol, net.scale), PSNR(self.protocol, net.scale)
         self.scores: list[tuple[str, str, Score]] = []  # of the last test: set, image, score
         self.steps = 0  # of the training that the module has been through
         self._options: list[dict[str, Any]] = []  # of the optimiser's groups, as configured by this command
         self._rng_state: Tensor | None = None
-        known = {"network": type(net).__name__, "arguments": net.arguments, "interval": interval, "protocol": protocol}
+        self._has_new_schedule = False  # another than the checkpoint's
+        known = {"network": type(net).__name__, "arguments": net.arguments, "interval": interval}
+        known |= {"monitor": monitor, "protocol": protocol}
         for name, part in {"loss": self.loss, "optimizer": optimizer, "schedule": schedule}.items():
             known[name] = _described(part)
         self.save_hyperparameters({**known, **self.run}, logger=False)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: Any, map_location: Any = None, *, strict: bool = False, **options: Any
-    ) -> Self:
+        cls, checkpoint_path: Any, map_location: Any = None, hparams_file: None = None, strict: bool | None = None,
+        weights_only: bool | None = None, **options: Any,
+    ) -> Self:  # fmt: skip
         """The module of a checkpoint, its network built by class name and arguments, without running code from it.
 
+        strict   refuse weights that are missing or left over; None warns of those that are missing
         options  of the constructor, before those that a subclass has saved: loss, optimizer and schedule, which are
                  not plain data, are not taken from the file
         """
         net, checkpoint = load_network(checkpoint_path)
         saved = checkpoint.get("hyper_parameters", {})
-        objects = {*inspect.signature(SuperResolution).parameters} - {"protocol", "interval"}
+        objects = {*inspect.signature(SuperResolution).parameters} - {"protocol", "interval", "monitor"}
         own = saved.keys() & {*inspect.signature(cls).parameters} - objects
         module = cls(**{"net": net, **{key: saved[key] for key in own}, **options})
-        module.load_state_dict(checkpoint["state_dict"], strict)  # also a loss's parameters
+        found = module.load_state_dict(checkpoint["state_dict"], bool(strict))  # also a loss's parameters
+        if found.missing_keys:
+            rank_zero_warn(f"{checkpoint_path} has no weights of {', '.join(found.missing_keys)}")
         return module.to(map_location).eval()
 
     def forward(self, lr: Tensor) -> Tensor:
@@ -126,6 +137,8 @@ class SuperResolution(L.LightningModule):
         return {"lr": given, "sr": sr, "hr": rgb_to_y(hr) if sr.shape[1] < hr.shape[1] else hr}
 
     def on_validation_epoch_end(self) -> None:
+        if not self.val_psnr.update_called:  # by a subclass's validation_step
+            return
         self.log("val/psnr", self.val_psnr, prog_bar=True)
         self.log("val/psnr_bicubic", self.bicubic_psnr)
         if left_out := int(self.val_psnr.left_out):
@@ -179,7 +192,7 @@ class SuperResolution(L.LightningModule):
             total = math.inf if steps < 0 else steps  # -1: of data without a length
             per_unit = steps_per_epoch if interval == "epoch" else lambda trainer: 1
             scheduler = LambdaLR(optimizer, lambda done: schedule(done, max(1, total / per_unit(self.trainer))))
-        return [optimizer], [{"scheduler": scheduler, "interval": interval, "monitor": "val/psnr"}]
+        return [optimizer], [{"scheduler": scheduler, "interval": interval, "monitor": self.monitor}]
 
     def on_fit_start(self) -> None:
         """Note what `configure_optimizers` has set, before Lightning restores a checkpoint's options."""
@@ -192,22 +205,22 @@ class SuperResolution(L.LightningModule):
             return
         torch.set_rng_state(self._rng_state)
         self._rng_state = None
-        schedulers: Any = self.lr_schedulers()
-        for index, options in enumerate(self._options):
-            group = self.trainer.optimizers[0].param_groups[index]
-            if schedulers is None or isinstance(schedulers, LambdaLR):
-                group.update({key: value for key, value in options.items() if key != "initial_lr"})
-            if isinstance(schedulers, LambdaLR):
-                schedulers.base_lrs[index] = group["initial_lr"] = options["configured_lr"]
-                if self.interval == "step":
-                    schedulers.last_epoch = self.trainer.global_step  # also of one that the run did not have before
-                group["lr"] = group["initial_lr"] * schedulers.lr_lambdas[index](schedulers.last_epoch)
-            elif schedulers is not None:  # one of torch's goes on from the rate that it has
-                ratio = options["configured_lr"] / (group["configured_lr"] or 1)
-                group["configured_lr"] = options["configured_lr"]
-                group["lr"] *= ratio
-                if index < len(getattr(schedulers, "base_lrs", [])):
-                    schedulers.base_lrs[index] *= ratio
+        scheduler: Any = self.lr_schedulers()
+        if self._has_new_schedule and scheduler is not None:
+            scheduler.last_epoch = getattr(self.trainer, "global_step" if self.interval == "step" else "current_epoch")
+        groups = self.trainer.optimizers[0].param_groups
+        for index, (group, options) in enumerate(zip(groups, self._options, strict=False)):
+            rate = group["lr"] * options["configured_lr"] / (group["configured_lr"] or 1)
+            cycled = ("betas", "momentum") if getattr(scheduler, "cycle_momentum", False) else ()
+            group.update({key: value for key, value in options.items() if key not in cycled})
+            if isinstance(scheduler, LambdaLR):
+                scheduler.base_lrs[index] = group["initial_lr"] = options["configured_lr"]
+                group["lr"] = group["initial_lr"] * scheduler.lr_lambdas[index](scheduler.last_epoch)
+            elif scheduler is not None:  # one of torch's goes on from the rate that it has
+                group["lr"] = rate
+        if self._has_new_schedule and hasattr(scheduler, "_get_closed_form_lr"):
+            for group, rate in zip(groups, scheduler._get_closed_form_lr(), strict=True):
+                group["lr"] = rate
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         trainer: Any = self.trainer
@@ -216,6 +229,9 @@ class SuperResolution(L.LightningModule):
         elif trainer.should_stop and isinstance(outputs, dict) and "loss" in outputs:  # a Timer's; Lightning logs a row
             loss = outputs["loss"] * trainer.accumulate_grad_batches  # by which Lightning has divided it
             self.log("train/loss", loss, sync_dist=trainer.world_size > 1)
+
+    def on_train_end(self) -> None:
+        self.trainer.should_stop &= self.trainer.global_step != self.trainer.max_steps  # a BatchSizeFinder goes on
 
     def on_fit_end(self) -> None:
         self.steps = self.trainer.global_step
@@ -237,11 +253,19 @@ class SuperResolution(L.LightningModule):
             return
         path = self.trainer.ckpt_path or "the checkpoint"
         check_fit(path, self.net, checkpoint)
-        saved = checkpoint.get("hyper_parameters", {}).get("optimizer")
-        made_by = saved, _described(self.optimizer)
+        saved = checkpoint.get("hyper_parameters", {})
+        made_by = saved.get("optimizer"), _described(self.optimizer)
         was, now = (made["_target_"] if isinstance(made, dict) else made for made in made_by)
         if was not in (None, now):
             raise UserError(f"{path}: its optimiser is {was}, not {now}; start from its weights with init_from=")
+        now_by = {"schedule": _described(self.schedule), "interval": self.interval}
+        self._has_new_schedule = any(saved.get(key) != value for key, value in now_by.items())
+        kind = getattr(self.schedule, "func", self.schedule)
+        if self._has_new_schedule or kind is OneCycleLR:  # whose steps depend on the run's length
+            for state in checkpoint.get("lr_schedulers", []):
+                for key in state.keys() - _PROGRESS:
+                    del state[key]
+                state["lr_lambdas"] = []  # LambdaLR's own, which has none
         self._rng_state = checkpoint.get("rng_state")
 
 

@@ -66,8 +66,8 @@ class Muon(torch.optim.Optimizer):
         options = {"momentum": momentum, "weight_decay": weight_decay}
         first = {"params": images, "lr": lr, "whiten": whiten, **options}
         others = {"params": weights, "lr": later_lr, "whiten": 0.0, **options}
-        vectors = {"params": rest, "lr": bias_lr, "betas": (0.9, 0.95), "eps": 1e-8}
-        super().__init__([first, others, vectors], {})
+        vectors = {"params": rest, "lr": bias_lr}
+        super().__init__([first, others, vectors], {"betas": (0.9, 0.95), "eps": 1e-8})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -75,14 +75,11 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        *matrices, vectors = self.param_groups
-        for group in matrices:
-            for weight in group["params"]:
-                if weight.grad is not None:
-                    self._orthogonal_step(weight, weight.grad, group)
-        for parameter in vectors["params"]:
-            if parameter.grad is not None:
-                self._adam_step(parameter, parameter.grad, vectors)
+        for group in self.param_groups:
+            step = self._orthogonal_step if "momentum" in group else self._adam_step
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    step(parameter, parameter.grad, group)
         return loss
 
     def _orthogonal_step(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:

@@ -158,3 +158,7 @@ def test_everything_of_ones_own_at_once(mine: Path, tmp_path: Path) -> None:
     assert rates == pytest.approx([1e-4 / (1 + step) for step in range(8)])
     net, checkpoint = load_network(tmp_path / "run" / "weights.pth")
     assert type(net).__name__ == "Net" and checkpoint["run"]["steps"] == 8
+    del sys.modules["mine"]
+    refused = run("-m", "srcnn.evaluate", "ckpt_path=run", cwd=tmp_path, code=2)
+    assert "trained for mine.Degradation, which is not known here: name its module by imports=[…]" in refused
+    assert "mean" in run("-m", "srcnn.evaluate", "ckpt_path=run", "imports=[mine]", cwd=tmp_path)

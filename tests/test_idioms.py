@@ -88,7 +88,7 @@ def test_what_a_subclass_changes_stays(tmp_path: Path) -> None:
     trainer.fit(module, pairs(module.net))
     assert trainer.optimizers[0].param_groups[0]["lr"] == 1e-2
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    loaded = Changed.load_from_checkpoint(tmp_path / "a.ckpt")
+    loaded = Changed.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
     assert loaded.hparams["alpha"] == 0.7 and loaded.hparams["network"] == "Compact"
     again, trainer = Changed(loaded.net, optimizer=partial(torch.optim.Adam, lr=5e-4)), plain_trainer(tmp_path)
     trainer.fit(again, pairs(module.net), ckpt_path=str(tmp_path / "a.ckpt"), weights_only=True)
@@ -106,6 +106,40 @@ def test_a_module_of_ones_own(tmp_path: Path) -> None:
     assert loaded.hparams["alpha"] == 0.7
     (state,) = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"]
     assert state["param_groups"][0]["lr"] == 1e-3  # ten times the setting's
+
+
+class Normalised(Network):
+    """With a BatchNorm, whose count of batches is no mean to average."""
+
+    receptive_radius = 1
+
+    def __init__(self, scale: int = 3, block: dict | None = None):
+        super().__init__(scale)
+        self.body_scale, width = scale, (block or {"width": 4})["width"]
+        norm, last = nn.BatchNorm2d(width), nn.Conv2d(width, 3 * scale**2, 1)
+        self.body = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), norm, nn.ReLU(), last, nn.PixelShuffle(scale))
+
+
+class OwnValidation(SuperResolution):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        self.log("val/l1", nn.functional.l1_loss(self(batch[0] / 1.0), batch[1] / 1.0), batch_size=1)
+
+
+def test_another_network_and_another_figure(tmp_path: Path) -> None:
+    """BatchNorm under EMA, nested arguments, best weights by a figure of one's own."""
+    words = [
+        f"module._target_={__name__}.OwnValidation",
+        "callbacks=ema",
+        f"output_dir={tmp_path}",
+        "trainer.max_epochs=3",
+    ]
+    cfg = composed(*SMALL, *words, "callbacks.best.monitor=val/l1", "callbacks.best.mode=min")
+    model = {"_target_": f"{__name__}.Normalised", "scale": 3, "block": {"width": 5}}
+    OmegaConf.update(cfg, "model", model, merge=False, force_add=True)
+    assert train(cfg) is None  # no val/psnr
+    net, checkpoint = load_network(tmp_path / "weights.pth")
+    assert net.body[1].num_batches_tracked > 0 and net.arguments["block"] == {"width": 5}
+    assert checkpoint["run"]["checkpoint"].endswith("best.ckpt")
 
 
 class Manual(SuperResolution):
@@ -140,6 +174,14 @@ def test_a_schedule_of_a_run_by_steps(endless: bool, factor: float, tmp_path: Pa
     trainer = plain_trainer(tmp_path, max_epochs=-1, max_steps=4, callbacks=[Rates(), Banner()])
     trainer.fit(module, data)
     assert Rates.found == [1.0, 1.0, factor, factor]
+
+
+def test_a_batch_size_finder_leaves_the_run_to_be_trained(tmp_path: Path) -> None:
+    finder = (
+        "+callbacks.finder={_target_: lightning.pytorch.callbacks.BatchSizeFinder, max_trials: 1, steps_per_trial: 1}"
+    )
+    run("train.py", *SMALL, finder, "hydra.run.dir=run", cwd=tmp_path)
+    assert load_network(tmp_path / "run")[1]["run"]["steps"] > 0
 
 
 class Rates(L.Callback):

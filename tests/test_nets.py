@@ -82,6 +82,12 @@ def test_a_network_of_the_users_own_module(tmp_path: Path) -> None:
         load_network(tmp_path / "w.pth")
 
 
+def test_two_networks_of_one_name() -> None:
+    """A file names its network by class: one would be loaded as the other."""
+    with pytest.raises(UserError, match=r"mine: srcnn.nets.srcnn has a network SRCNN too; rename yours"):
+        type("SRCNN", (SRCNN,), {"__module__": "mine"})
+
+
 @pytest.mark.parametrize("model", sorted(path.stem for path in (CONFIGS / "model").glob("*.yaml")))
 def test_model_files(model: str) -> None:
     """Each makes its network, and is right about its size if it has a word on that."""

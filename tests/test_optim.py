@@ -74,6 +74,19 @@ def test_what_is_not_a_layers_weight_learns_by_adam() -> None:
         assert torch.allclose(moved[name].abs(), torch.tensor(1.0), rtol=0.01)
 
 
+def test_a_group_that_is_added() -> None:
+    """As Lightning's BackboneFinetuning adds what was frozen: it learns by Adam."""
+    net = Compact(width=4, depth=1)
+    net.body[0].requires_grad_(False)
+    optimizer = Muon(net, lr=0.01)
+    net.body[0].requires_grad_(True)
+    optimizer.add_param_group({"params": [*net.body[0].parameters()], "lr": 1e-2})
+    before = net.body[0].weight.detach().clone()
+    net(torch.rand(1, 3, 8, 8)).square().sum().backward()
+    optimizer.step()
+    assert (net.body[0].weight - before).abs().max().item() == pytest.approx(1e-2, rel=0.01)
+
+
 def test_fixed_slopes_are_not_trained() -> None:
     net = Compact(width=4, depth=1, slope=0.25)
     trained = {id(p) for group in Muon(net, lr=0.01).param_groups for p in group["params"]}

@@ -91,6 +91,24 @@ def test_a_pack_is_made_once_and_again_when_anything_changes(tmp_path: Path, cac
     assert len({packed.path for packed in (one, *others, changed)}) == 10
 
 
+def test_what_a_degradation_computes_with_counts(tmp_path: Path, cache: Path) -> None:
+    """A tensor too large to be written out, and what is no attribute."""
+
+    class Blurred(Bicubic):
+        def __init__(self, row: int):
+            self.kernel = torch.zeros(41, 41)
+            self.kernel[row, 20] = 1
+
+        def __call__(self, hr: Tensor, scale: int, name: str = "", version: int = 0) -> Tensor:
+            return super().__call__(hr, scale).roll(int(self.kernel.argmax()) // 41 + offset, -1)
+
+    offset, images = 0, {"a": Leaves(0, 48, 0)}
+    paths = {pack(images, 3, Blurred(row)).path for row in (19, 20, 19)}
+    assert len(paths) == 2
+    offset = 5
+    assert pack(images, 3, Blurred(19)).path not in paths
+
+
 def test_killed_and_by_two_at_once(cache: Path) -> None:
     """A kill leaves no pack but a whole one, and a free lock; of two processes one makes the pack, and tidies up."""
     new_process = partial(get_context("fork").Process, target=pack, args=(LEAVES, 3, Bicubic()))

@@ -99,6 +99,33 @@ def test_a_changed_learning_rate_counts(settings: list[str], expected: float, tm
     assert rates[6] == pytest.approx(expected, rel=1e-3)
 
 
+COSINE = STEP_LR.replace("StepLR", "CosineAnnealingLR").replace("step_size: 1, gamma: 0.5", "T_max: 2")
+ONE_CYCLE = STEP_LR.replace("StepLR", "OneCycleLR").replace("step_size: 1, gamma: 0.5", "max_lr: 1e-2")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ([STEP_LR], [STEP_LR.replace("0.5", "0.1")], 1e-5),
+        ([COSINE], [COSINE.replace("T_max: 2", "T_max: 4")], 5e-4),
+        ([COSINE], [STEP_LR], 2.5e-4),
+        ([STEP_LR], ["~scheduler.schedule", "scheduler=linear", "scheduler.schedule.warmup=0"], 1e-3 / 3),
+        ([ONE_CYCLE], [ONE_CYCLE], None),
+    ],
+    ids=["gamma", "T_max", "class", "ours", "longer"],
+)
+def test_a_changed_schedule_counts(before: list[str], after: list[str], expected: float | None, tmp_path: Path) -> None:
+    """From where the training is; two epochs of three steps are done."""
+    by = [] if before == [ONE_CYCLE] else ["scheduler.interval=epoch"]
+    run("train.py", *RATES, *before, *by, "optim.lr=1e-3", "trainer.max_epochs=2", "hydra.run.dir=run", cwd=tmp_path)
+    again = [word for word in after if word[0] != "~"]
+    run("train.py", "resume=run", *again, "trainer.max_epochs=3", cwd=tmp_path)
+    rates = [float(row["train/lr"]) for row in read_csv(tmp_path / "run" / "metrics.csv") if row.get("train/lr")]
+    assert len(rates) == 9
+    if expected:
+        assert rates[6] == pytest.approx(expected, rel=1e-3)
+
+
 def test_some_settings_overridden(tmp_path: Path) -> None:
     """As on the assignment's sheet: batch size and number of epochs."""
     run("train.py", *SMALL, "optim.lr=3e-4", "hydra.run.dir=run", cwd=tmp_path)
@@ -107,7 +134,8 @@ def test_some_settings_overridden(tmp_path: Path) -> None:
     assert settings["optim"]["lr"] == 3e-4 and settings["data"]["batch_size"] == 4
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
     output = run("train.py", *SMALL, "ckpt_path=run/checkpoints/last.ckpt", "trainer.max_epochs=3", cwd=tmp_path)
-    assert "epoch 3/3" in output and "resuming" not in output  # Lightning's: the state, with the settings typed now
+    assert "epoch 3/3" in output  # Lightning's: the state, with the settings typed now
+    assert "last.ckpt, with data.batch_size=8 (4 before), optim.lr=0.0001 (0.0003 before), trainer.max_e" in output
 
 
 def test_from_an_earlier_checkpoint(trained: Path, tmp_path: Path) -> None:
@@ -147,7 +175,8 @@ def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_pat
     ("words", "expected"),
     [
         (["resume=nothing.ckpt"], "nothing.ckpt: no such checkpoint"),
-        (["resume=auto"], "name it with hydra.run.dir"),
+        (["resume=auto"], "with hydra.run.dir="),
+        (["resume=auto", "hydra.run.dir=${optim.lr}"], "without ${…}"),
         (["-m", "resume=x.ckpt", "seed=0,1"], "resume= is for one run"),
         (["hydra.run.dir=/proc/run"], "hydra.run.dir=/proc/run: cannot be written"),
         (["-m", "seed=0,1", "hydra.sweep.dir=/proc/sweep"], "hydra.sweep.dir=/proc/sweep: cannot be written"),

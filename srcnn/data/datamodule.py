@@ -143,6 +143,7 @@ class SRDataModule(L.LightningDataModule):
         return match(hr, lr, self.scale)
 
     def train_dataloader(self) -> "_Batches":
+        self.patches.batch_size = self.batch_size  # which Lightning's BatchSizeFinder changes
         return _Batches(self.patches, self.trainer)
 
     # Whole images one by one, all of them for every process: none is repeated, and none need be gathered.

@@ -21,7 +21,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import srcnn.image
-from srcnn.data.degrade import Degradation
+from srcnn.data.degrade import Degradation, Given
+from srcnn.data.leaves import Leaves
 from srcnn.data.sources import Source, read_versions
 from srcnn.errors import RunError
 from srcnn.files import replacing
@@ -96,6 +97,10 @@ def _key(images: Mapping[str, Source], scale: int, degradation: Degradation) -> 
     settings = [type(degradation).__qualname__, sorted(vars(degradation).items())]
     content = [[name, source.identity()] for name, source in images.items()]
     made_of = [_FORMAT, sorted(code), Path(srcnn.image.__file__).read_bytes(), scale, settings, content]
+    if not isinstance(degradation, Given):  # whatever else it depends on shows in what it makes
+        hr, _ = Leaves(0, 24 * scale, seed=0).read()
+        probes = [degradation(hr, scale, "probe", version) for version in range(min(2, degradation.versions))]
+        made_of.append([to_uint8(as_float(lr)).numpy().tobytes() for lr in probes])
     words = re.sub(r"\W+", "-", f"x{scale} {degradation.describe()}")[:60]
     return f"{words}-{hashlib.sha256(json.dumps(made_of, default=repr).encode()).hexdigest()[:16]}"
 

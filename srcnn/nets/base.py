@@ -43,6 +43,9 @@ class Network(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        other = NETWORKS.setdefault(cls.__name__, cls)
+        if other.__module__ != cls.__module__:
+            raise UserError(f"{cls.__module__}: {other.__module__} has a network {cls.__name__} too; rename yours")
         NETWORKS[cls.__name__] = cls
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:

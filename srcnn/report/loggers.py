@@ -86,7 +86,9 @@ class Crops(L.Callback):
     def on_validation_batch_end(
         self, trainer: L.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        if trainer.sanity_checking or batch_idx >= self.images or not outputs or not (boards := _boards(trainer)):
+        has_images = isinstance(outputs, dict) and {"lr", "sr", "hr"} <= outputs.keys()  # not of every subclass
+        boards = _boards(trainer)
+        if trainer.sanity_checking or batch_idx >= self.images or not has_images or not boards:
             return
         lr, sr, hr = (as_float(outputs[key][:1].cpu()).float() for key in ("lr", "sr", "hr"))
         bicubic, side = bicubic_up(lr, hr.shape[-1] // lr.shape[-1]), min(self.side, *hr.shape[-2:])
