@@ -76,7 +76,7 @@ def test_what_is_not_a_layers_weight_learns_by_adam() -> None:
 
 def test_a_group_that_is_added() -> None:
     """As Lightning's BackboneFinetuning adds what was frozen: it learns by Adam."""
-    net = Compact(width=4, depth=1)
+    net = Compact(width=4, depth=1, init="published")
     net.body[0].requires_grad_(False)
     optimizer = Muon(net, lr=0.01)
     net.body[0].requires_grad_(True)
