@@ -104,6 +104,7 @@ def _is_first() -> bool:
 
 def prepare() -> None:
     """Before Hydra reads the command line: resume=, and what would end in a traceback of Hydra's."""
+    sys.path.append(os.getcwd())  # modules beside the user, wherever train.py is
     try:
         no_group = re.compile(r"(logger|callbacks)=null")  # as people type it; Hydra's word is ~logger
         sys.argv[1:] = expand_resume([no_group.sub(r"~\1", word) for word in sys.argv[1:]])
