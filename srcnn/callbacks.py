@@ -1,6 +1,7 @@
 """Averaged weights, an end where the loss is NaN, and checkpoints that are whole or not there."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -78,10 +79,11 @@ def best_checkpoint(trainer: L.Trainer) -> tuple[str | None, float | None]:
     for callback in trainer.checkpoint_callbacks:
         if not isinstance(callback, ModelCheckpoint) or callback.monitor in (None, "step"):  # the last
             continue
-        if callback.best_model_path:
-            score = float(callback.best_model_score or 0)
+        path = Path(callback.dirpath or "", Path(callback.best_model_path).name)  # the run's folder may have moved
+        if path.is_file():
+            state = read_checkpoint(path).get("callbacks", {}).get(callback.state_key, {})
+            found, expected = state.get("best_model_score"), callback.best_model_score  # None in a moved folder
             # A run resumed from an earlier checkpoint may find the file of the later steps that it has dropped.
-            state = read_checkpoint(callback.best_model_path).get("callbacks", {}).get(callback.state_key, {})
-            if float(state.get("best_model_score", score)) == score:
-                return callback.best_model_path, score if callback.monitor == "val/psnr" else None
+            if found is not None and (expected is None or float(found) == float(expected)):
+                return str(path), float(found) if callback.monitor == "val/psnr" else None
     return None, None

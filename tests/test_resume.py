@@ -149,6 +149,13 @@ def test_from_an_earlier_checkpoint(trained: Path, tmp_path: Path) -> None:
     assert [row["step"] for row in tested] == ["6"]
 
 
+def test_a_folder_that_was_moved(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "moved")
+    assert "nothing left to train" in run("train.py", "resume=moved", cwd=tmp_path)
+    best = read_checkpoint(tmp_path / "moved" / "weights.pth")["run"]["checkpoint"]
+    assert best == str(tmp_path / "moved" / "checkpoints" / "best.ckpt")
+
+
 def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_path: Path) -> None:
     checkpoint = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
     bad = [
