@@ -101,7 +101,8 @@ class Patches:
                 self._order = (epoch, self._generator(epoch, stream=1).permutation(self.patches_per_epoch))
             place = np.take(self._order[1], range(batch * count, (batch + 1) * count), mode="wrap")
         version = rng.integers(0, self.pack.lr.shape[1], count)
-        return place, orientation, version, self._generator(number, stream=2).integers(0, 6, count)
+        order = self._generator(number, stream=2).integers(0, 6, count) if self.permute_colours else version
+        return place, orientation, version, order
 
     def _generator(self, number: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, number], counter=[0, 0, 0, stream]))
