@@ -3,7 +3,7 @@
     python -m benchmarks.camera [--scales 2 3] [--sets Set5 Set14 photos]
 
 LR shrunk bicubically and saved as JPEG of quality 60, 75 and 90 (no blur, no noise), and as it is; PSNR and SSIM on
-luma, protocol basicsr, of bicubic, of srcnn_xN and of srcnn_camera_xN. docs/camera.png is the comparison.png of
+luma, protocol basicsr, of bicubic, of srcnn_xN and of srcnn_camera_xN. docs/camera.png is part of the comparison.png of
 
     python -m srcnn.evaluate ckpt_path=[srcnn_x3,srcnn_camera_x3] degradation=camera data.test=[photos]
 """
