@@ -76,7 +76,7 @@ class Patches:
 
         Returns LR [n, 3, h, h] and HR [n, 3, scale*h, scale*h], uint8, in channels-last memory.
         """
-        place, orientation, version, order = (drawn[rank::world_size] for drawn in self._draw(number))
+        place, orientation, version = (drawn[rank::world_size] for drawn in self._draw(number))
         image, scale = np.searchsorted(self.first, place, side="right") - 1, self.scale
         y, x = self.step * np.stack(np.divmod(place - self.first[image], self.places[image, 1]))  # in LR pixels
         width = self.pack.sizes[image, 1]  # of HR
@@ -85,12 +85,13 @@ class Patches:
         lr = _squares(self.pixels, lr_corner, width // scale, self.side, orientation)
         hr = _squares(self.pixels, hr_corner, width, self.side * scale, orientation)
         if self.permute_colours:
+            order = self._generator(number, stream=2).integers(0, 6, self.batch_size)[rank::world_size]
             colours = _ORDERS.to(lr.device)[torch.from_numpy(order)][:, None, None]  # [n, 1, 1, 3]
             lr, hr = (squares.gather(3, colours.expand_as(squares)) for squares in (lr, hr))
         return lr.permute(0, 3, 1, 2), hr.permute(0, 3, 1, 2)
 
     def _draw(self, number: int) -> tuple[np.ndarray, ...]:
-        """Of each patch of a batch: its place among all, orientation, version of its LR image, order of colours."""
+        """Of each patch of a batch: its place among all, orientation, version of its LR image."""
         rng, count = self._generator(number, stream=0), self.batch_size
         orientation = rng.integers(0, 8, count) if self.augment else np.zeros(count, np.int64)
         if self.random:
@@ -101,8 +102,7 @@ class Patches:
                 self._order = (epoch, self._generator(epoch, stream=1).permutation(self.patches_per_epoch))
             place = np.take(self._order[1], range(batch * count, (batch + 1) * count), mode="wrap")
         version = rng.integers(0, self.pack.lr.shape[1], count)
-        order = self._generator(number, stream=2).integers(0, 6, count) if self.permute_colours else version
-        return place, orientation, version, order
+        return place, orientation, version
 
     def _generator(self, number: int, stream: int) -> np.random.Generator:
         return np.random.Generator(np.random.Philox(key=[self.seed, number], counter=[0, 0, 0, stream]))
