@@ -57,7 +57,9 @@ def test_torchrun(two: Path, tmp_path: Path) -> None:
     assert "under torchrun every process has to know the run's folder" in output
 
 
-@pytest.mark.xfail(strict=False, reason="now and then one process waits for the other, supposedly a race in Lightning")
+@pytest.mark.xfail(
+    strict=False, reason="Lightning broadcasts in its signal handler, between the collectives of a step: a race"
+)
 def test_two_processes_stop_together(two: Path, tmp_path: Path) -> None:
     """The signal reaches one of them; what both resume is the uninterrupted run."""
     command = [sys.executable, str(ROOT / "train.py"), *TWO, "trainer.max_epochs=400", "hydra.run.dir=run"]
