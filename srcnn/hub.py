@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save
 
@@ -46,7 +47,7 @@ def read_model(path: Path) -> dict[str, Any]:
 
 def write_model(net: Network, path: Path, facts: Mapping[str, str]) -> None:
     """A .safetensors file with `facts` as its metadata."""
-    tensors = {key: value.clone().contiguous() for key, value in net.state_dict().items()}
+    tensors = {key: value.clone(memory_format=torch.contiguous_format) for key, value in net.state_dict().items()}
     path.write_bytes(save(tensors, {"format": "pt", **facts}))  # save_file has its own error for a full disk
 
 

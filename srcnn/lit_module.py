@@ -207,7 +207,8 @@ class SuperResolution(L.LightningModule):
         self._rng_state = None
         scheduler: Any = self.lr_schedulers()
         if self._has_new_schedule and scheduler is not None:
-            scheduler.last_epoch = getattr(self.trainer, "global_step" if self.interval == "step" else "current_epoch")
+            counts_steps = self.trainer.lr_scheduler_configs[0].interval == "step"
+            scheduler.last_epoch = self.trainer.global_step if counts_steps else self.trainer.current_epoch
         groups = self.trainer.optimizers[0].param_groups
         for index, (group, options) in enumerate(zip(groups, self._options, strict=False)):
             rate = group["lr"] * options["configured_lr"] / (group["configured_lr"] or 1)
@@ -258,8 +259,8 @@ class SuperResolution(L.LightningModule):
         was, now = (made["_target_"] if isinstance(made, dict) else made for made in made_by)
         if was not in (None, now):
             raise UserError(f"{path}: its optimiser is {was}, not {now}; start from its weights with init_from=")
-        now_by = {"schedule": _described(self.schedule), "interval": self.interval}
-        self._has_new_schedule = any(saved.get(key) != value for key, value in now_by.items())
+        schedule = _described(self.schedule), self.interval
+        self._has_new_schedule = (saved.get("schedule"), saved.get("interval")) != schedule
         kind = getattr(self.schedule, "func", self.schedule)
         if self._has_new_schedule or kind is OneCycleLR:  # whose steps depend on the run's length
             for state in checkpoint.get("lr_schedulers", []):

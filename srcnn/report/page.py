@@ -11,11 +11,10 @@ from typing import Any
 import torch
 import yaml  # type: ignore[import-untyped]
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image
 
 from srcnn import __version__
 from srcnn.files import replacing
-from srcnn.image import to_uint8
+from srcnn.inference.image_file import to_pillow
 from srcnn.report.panels import Comparison
 from srcnn.report.plots import GRAY, Line, colours, data_address, plot
 from srcnn.report.scores import figure, notes, read_csv
@@ -38,8 +37,8 @@ def card(image: Comparison) -> dict[str, Any]:
     if (height, width) != (image.height, image.width):
         part = f"{width}×{height} pixels at ({x}, {y}) of {part}"
     for name, view in image.views.items():
-        file, pixels = io.BytesIO(), to_uint8(view[0, :, y : y + height, x : x + width]).permute(1, 2, 0)
-        Image.fromarray(pixels.numpy()).save(file, "webp", lossless=True, quality=50)  # the exact pixels
+        file, pixels = io.BytesIO(), view[0, :, y : y + height, x : x + width]
+        to_pillow(pixels).save(file, "webp", lossless=True, quality=50)  # the exact pixels
         views[name] = data_address(file.getvalue(), "webp")
     return {"name": image.name, "scores": image.scores, "part": part, "size": (width, height), "views": views}
 

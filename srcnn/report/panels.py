@@ -10,7 +10,8 @@ from torch import Tensor
 
 from srcnn.data.samples import Sample
 from srcnn.files import replacing
-from srcnn.image import as_float, bicubic_up, quantize, rgb_to_y, to_uint8
+from srcnn.image import as_float, bicubic_up, quantize, rgb_to_y
+from srcnn.inference.image_file import to_pillow
 from srcnn.report.scores import TestResult
 
 ERROR_GAIN = 5  # errors are shown as many times larger
@@ -67,9 +68,8 @@ def write_comparison(path: Path, images: Sequence[Comparison]) -> None:
             ratio = _CELL / max(part.shape[-2:])
             size = [max(1, round(length * ratio)) for length in part.shape[:-3:-1]]  # width, height
             left, top = _GAP + column * pitch + (_CELL - size[0]) // 2, _GAP + _TITLE + row * (pitch + _TITLE)
-            picture = Image.fromarray(to_uint8(part)[0].permute(1, 2, 0).numpy())
             how = Image.Resampling.NEAREST if column else Image.Resampling.LANCZOS
-            sheet.paste(picture.resize(size, how), (left, top))
+            sheet.paste(to_pillow(part[0]).resize(size, how), (left, top))
             draw.text((left + size[0] / 2, top - _TITLE), title, "black", font, anchor="ma")
             if not column:
                 corners = [left + x * ratio, top + y * ratio, left + (x + side) * ratio, top + (y + side) * ratio]
