@@ -1,6 +1,8 @@
-"""Averaged weights, an end where the loss is NaN, and checkpoints that are whole or not there."""
+"""Averaged weights, ends of training (NaN, Ctrl-C, SIGTERM), and checkpoints that are whole or not there."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import lightning as L
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from srcnn.checkpoint import read_checkpoint, read_run, write_checkpoint
@@ -60,6 +63,33 @@ class StopOnNaN(Callback):
         rate = trainer.optimizers[0].param_groups[0]["lr"]
         found = f"{what} NaN or infinite at step {trainer.global_step}, at a learning rate of {rate:.3g}"
         return DivergenceError(f"{found}; lower optim.lr, or set trainer.gradient_clip_val")
+
+
+class StopBetweenSteps(Callback):
+    """Ctrl-C and SIGTERM end training between two steps, the same two in all processes; a second Ctrl-C at once.
+
+    Python would leave an optimizer that has changed half of the weights. Lightning 2.6 broadcasts in its handler of
+    SIGTERM, between whichever collectives a process is, so that processes wait for each other.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.received = 0
+        if threading.current_thread() is threading.main_thread():  # else Python refuses
+            for number in (signal.SIGINT, signal.SIGTERM):  # Lightning puts the former handlers back
+                signal.signal(number, self._receive)
+
+    def _receive(self, number: int, frame: Any) -> None:
+        if self.received == number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        number = self.received
+        if trainer.world_size > 1:  # one that has received nothing stops too
+            mine = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(mine, reduce_op="max"))
+        if number:
+            raise SIGTERMException if number == signal.SIGTERM else KeyboardInterrupt
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

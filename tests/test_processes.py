@@ -4,10 +4,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -57,27 +55,33 @@ def test_torchrun(two: Path, tmp_path: Path) -> None:
     assert "under torchrun every process has to know the run's folder" in output
 
 
-@pytest.mark.xfail(
-    strict=False, reason="Lightning broadcasts in its signal handler, between the collectives of a step: a race"
-)
-def test_two_processes_stop_together(two: Path, tmp_path: Path) -> None:
-    """The signal reaches one of them; what both resume is the uninterrupted run."""
-    command = [sys.executable, str(ROOT / "train.py"), *TWO, "trainer.max_epochs=400", "hydra.run.dir=run"]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **pipes)
-    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
-    while not last.exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
+STOP = """
+import os
+import lightning as L
+
+class Stop(L.Callback):
+    def __init__(self, rank, number):
+        self.rank, self.number = rank, number
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        if trainer.global_rank == self.rank and trainer.global_step == 4:
+            os.kill(os.getpid(), self.number)
+"""
+
+
+@pytest.mark.parametrize(("rank", "number", "code"), [(1, signal.SIGTERM, 143), (0, signal.SIGINT, 130)])
+def test_two_processes_stop_together(rank: int, number: int, code: int, two: Path, tmp_path: Path) -> None:
+    """A signal reaches one of them within the fifth step; what both resume is the uninterrupted run."""
+    (tmp_path / "mine.py").write_text(STOP)
+    stop = f"+callbacks.stop={{_target_: mine.Stop, rank: {rank}, number: {int(number)}}}"
+    command = [sys.executable, str(ROOT / "train.py"), *TWO, stop, "hydra.run.dir=run"]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
-        output, _ = process.communicate(timeout=30)
+        _, errors = process.communicate(timeout=60)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 143, output
-    assert "Traceback" not in output
-    if (steps := read_checkpoint(last)["global_step"]) < 6:
-        run("train.py", "resume=run", "trainer.devices=2", "trainer.max_epochs=2", cwd=tmp_path)
-        assert lost(two, tmp_path / "run") == []
-    else:
-        print(f"stopped too late to compare, after {steps} steps")
+    assert process.returncode == code and "Traceback" not in errors, errors
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 5
+    run("train.py", "resume=run", "trainer.devices=2", "~callbacks.stop", cwd=tmp_path)
+    assert lost(two, tmp_path / "run") == []
