@@ -59,4 +59,4 @@ def keep_freed_memory() -> None:
     """Let glibc keep what torch frees at every step and takes again: or a step may take half as long again."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(-1, 1 << 29)  # M_TRIM_THRESHOLD, bytes
-        libc.mallopt(-3, 1 << 25)  # M_MMAP_THRESHOLD
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: the largest too

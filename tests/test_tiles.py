@@ -227,11 +227,15 @@ def test_in_bf16_a_result_is_the_same_but_for_a_few_levels() -> None:
     assert 0 < (half - exact).abs().max() < 4 / 255  # docs/speed.md
 
 
-def test_what_is_made_for_inference_can_be_moved() -> None:
-    torch.manual_seed(0)
-    net = SRCNN(residual=True, init="default")
+@pytest.mark.parametrize("net", [SRCNN(residual=True, init="default"), Compact(slope=0.1, init="published")])
+def test_what_is_made_for_inference_can_be_moved(net: Network) -> None:
     fast = for_inference(net)
-    assert not set(fast.state_dict()) - {f"net.{key}" for key in net.state_dict()}
     lr = torch.rand(1, 3, 20, 23, dtype=torch.float64)
     with torch.no_grad():
+        torch.testing.assert_close(fast(lr.float()), net(lr.float()), atol=1e-6, rtol=0)
         torch.testing.assert_close(fast.double()(lr), net.double()(lr), atol=1e-6, rtol=0)
+
+
+def test_what_is_made_for_inference_has_the_same_weights() -> None:
+    net = SRCNN(residual=True, init="default")
+    assert not set(for_inference(net).state_dict()) - {f"net.{key}" for key in net.state_dict()}

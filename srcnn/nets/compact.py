@@ -1,5 +1,8 @@
 """Compact (SRVGGNetCompact): a plain stack of 3x3 convolutions at the LR size; the zoo's best for its cost."""
 
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,6 +48,14 @@ class Compact(Network):
         # do: without the clamp that costs 4 dB on an image of text.
         return lr.clamp(0, 1)
 
+    def for_inference(self) -> Network:
+        net: Any = super().for_inference()
+        if (slope := net.body[1].slope) is not None:
+            for index in range(0, len(net.body) - 1, 2):
+                net.body[index] = _WithLeakyReLU(net.body[index], slope)
+                net.body[index + 1] = nn.Identity()
+        return net
+
 
 class _Body(nn.Sequential):
     def __init__(self, scale: int, channels: int, width: int, depth: int, skip: str, init: str, slope: float | None):
@@ -64,3 +75,25 @@ class _Body(nn.Sequential):
             return F.pixel_shuffle(y, self.scale) + bicubic_up(x, self.scale)
         # The nearest neighbour, added before the shuffle: a fifth of the whole's time less on a CPU.
         return F.pixel_shuffle(y + x.repeat_interleave(self.scale**2, dim=1), self.scale)
+
+
+class _WithLeakyReLU(nn.Module):
+    """A 3x3 convolution and a leaky ReLU in one call of oneDNN's: a sixth less time than in two (bf16, Xeon with AMX).
+
+    As torch.compile would call it, which takes longer to compile than images take.
+    """
+
+    def __init__(self, conv: Conv, slope: float):
+        super().__init__()
+        self.conv, self.slope = conv, slope
+        self.packed: dict[torch.dtype, tuple[Tensor, Tensor]] = {}  # weight, in oneDNN's own layout, and bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if x.device.type != "cpu" or dtype == torch.float64 or not torch.backends.mkldnn.is_available():
+            return F.leaky_relu(self.conv(x), self.slope)
+        sides, onednn = ([1, 1], [1, 1], [1, 1], 1), torch.ops.mkldnn  # padding, stride, dilation; groups
+        if dtype not in self.packed:
+            weight = onednn._reorder_convolution_weight(self.conv.weight.to(dtype), *sides, list(x.shape))
+            self.packed[dtype] = weight, self.conv.bias.to(dtype)
+        return onednn._convolution_pointwise(x.to(dtype), *self.packed[dtype], *sides, "leaky_relu", [self.slope], "")
