@@ -12,8 +12,9 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from srcnn.checkpoint import read_checkpoint, read_run, write_checkpoint
+from srcnn.checkpoint import read_checkpoint, read_resumable, write_checkpoint
 from srcnn.errors import DivergenceError, check_range
 
 
@@ -27,13 +28,20 @@ class EMA(WeightAveraging):
         check_range("decay", decay, 0, 1)
 
         def average(averaged: list[Tensor], current: list[Tensor], count: Tensor) -> None:
-            if not averaged[0].is_floating_point():  # as the count of batches of a BatchNorm
-                return torch._foreach_copy_(averaged, current)
             now = min(decay, (1 + int(count)) / (10 + int(count)))
             weights = [weight.to(mean.dtype) for mean, weight in zip(averaged, current, strict=True)]
-            torch._foreach_lerp_(averaged, weights, 1 - now)  # of all tensors at once; torch has no public name for it
+            get_ema_multi_avg_fn(now)(averaged, weights, count)
 
-        super().__init__(multi_avg_fn=torch.no_grad()(average))
+        super().__init__(multi_avg_fn=average)
+        self.is_swapped = False
+
+    def _swap_models(self, pl_module: L.LightningModule) -> None:
+        super()._swap_models(pl_module)
+        self.is_swapped = not self.is_swapped
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        if self.is_swapped:  # within a validation: back, as a checkpoint follows
+            self._swap_models(pl_module)
 
 
 class StopOnNaN(Callback):
@@ -52,24 +60,24 @@ class StopOnNaN(Callback):
         is_due = trainer.global_step % self.every_n_steps == 0 or batch_idx + 1 == trainer.num_training_batches
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if is_due and loss is not None and not loss.isfinite():
-            raise self._error(trainer, "the loss is")
+            raise self._error(trainer, "the loss")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         if not all(bool(weight.isfinite().all()) for weight in checkpoint["state_dict"].values()):
-            raise self._error(trainer, "weights are")
+            raise self._error(trainer, "a weight")
 
     @staticmethod
     def _error(trainer: L.Trainer, what: str) -> DivergenceError:
         rate = trainer.optimizers[0].param_groups[0]["lr"]
-        found = f"{what} NaN or infinite at step {trainer.global_step}, at a learning rate of {rate:.3g}"
+        found = f"{what} is NaN or infinite at step {trainer.global_step}, at a learning rate of {rate:.3g}"
         return DivergenceError(f"{found}; lower optim.lr, or set trainer.gradient_clip_val")
 
 
 class StopBetweenSteps(Callback):
     """Ctrl-C and SIGTERM end training between two steps, the same two in all processes; a second Ctrl-C at once.
 
-    Python would leave an optimizer that has changed half of the weights. Lightning 2.6 broadcasts in its handler of
-    SIGTERM, between whichever collectives a process is, so that processes wait for each other.
+    Python's handler of Ctrl-C raises anywhere, also where an optimizer has changed half of the weights. Lightning 2.6
+    broadcasts in its handler of SIGTERM, while other processes wait in other collectives.
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -91,6 +99,8 @@ class StopBetweenSteps(Callback):
         if number:
             raise SIGTERMException if number == signal.SIGTERM else KeyboardInterrupt
 
+    on_train_end: Any = on_train_batch_start
+
 
 class WholeCheckpointIO(TorchCheckpointIO):
     """Checkpoints put in place when they are whole: a kill or a full disk leaves the previous one."""
@@ -99,7 +109,7 @@ class WholeCheckpointIO(TorchCheckpointIO):
         write_checkpoint(path, checkpoint)
 
     def load_checkpoint(self, path: str | os.PathLike, *_: Any, **__: Any) -> dict[str, Any]:
-        return read_run(path)
+        return read_resumable(path)
 
 
 def best_checkpoint(trainer: L.Trainer) -> tuple[str | None, float | None]:
@@ -112,7 +122,7 @@ def best_checkpoint(trainer: L.Trainer) -> tuple[str | None, float | None]:
         path = Path(callback.dirpath or "", Path(callback.best_model_path).name)  # the run's folder may have moved
         if path.is_file():
             state = read_checkpoint(path).get("callbacks", {}).get(callback.state_key, {})
-            found, expected = state.get("best_model_score"), callback.best_model_score  # None in a moved folder
+            found, expected = state.get("best_model_score"), callback.best_model_score  # None where dirpath is another
             # A run resumed from an earlier checkpoint may find the file of the later steps that it has dropped.
             if found is not None and (expected is None or float(found) == float(expected)):
                 return str(path), float(found) if callback.monitor == "val/psnr" else None

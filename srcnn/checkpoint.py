@@ -71,7 +71,7 @@ def read_checkpoint(path: str | os.PathLike) -> dict[str, Any]:
     return {**checkpoint, "run": run if isinstance(run, dict) and is_plain(run) else {}}
 
 
-def read_run(path: str | os.PathLike) -> dict[str, Any]:
+def read_resumable(path: str | os.PathLike) -> dict[str, Any]:
     """A checkpoint that a run can go on from; UserError for weights alone."""
     checkpoint = read_checkpoint(path)
     if "global_step" not in checkpoint:
@@ -105,7 +105,7 @@ def load_network(ckpt_path: str | os.PathLike | None, scale: int | None = None) 
         name, arguments = _recognise(path, _weights_in(checkpoint))
         checkpoint["scale_assumed"] = scale is None and "scale" not in arguments
         arguments = {"scale": scale or 3, **arguments}
-    net = _build(path, name, arguments, checkpoint)
+    net = _build(path, name, arguments)
     if scale not in (None, net.scale):
         raise UserError(f"scale={scale}, but {path} was trained for scale {net.scale}: leave scale= out")
     return load_weights(net, path, checkpoint).eval(), checkpoint
@@ -125,24 +125,19 @@ def _recognise(path: Path, weights: Mapping[str, Tensor]) -> tuple[str, dict[str
     raise UserError(f"{path}: bare weights of a network unknown here; give a .ckpt, which describes it")
 
 
-def _build(path: Path, name: Any, arguments: Any, checkpoint: Mapping[str, Any]) -> Network:
-    """The network of a file: made without memory first, until its shapes are known to be those of the file."""
+def _build(path: Path, name: Any, arguments: Any) -> Network:
+    """The network that a file describes."""
     if name not in NETWORKS:
         known = f"{', '.join(NETWORKS)} are; import the module that defines it, by imports=[module] on a command line"
         raise UserError(f"{path}: its network {name!r} is not known here ({known})")
     if not isinstance(arguments, dict) or not is_plain(arguments):
         raise UserError(f"{path}: the arguments of its network are not plain numbers and strings")
     try:
-        with torch.device("meta"):
-            shapes = NETWORKS[name](**arguments)
+        with torch.random.fork_rng(devices=[]):
+            return NETWORKS[name](**arguments)
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        if "meta" not in str(error):  # else a constructor that reads its own weights, and so needs real ones
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path}: {name} cannot be built as the file describes it ({reason})") from error
-    else:
-        check_fit(path, shapes, checkpoint)
-    with torch.random.fork_rng(devices=[]):
-        return NETWORKS[name](**arguments)
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: {name} cannot be built as the file describes it ({reason})") from error
 
 
 def load_weights(net: Network, path: str | os.PathLike, checkpoint: Mapping[str, Any] | None = None) -> Network:

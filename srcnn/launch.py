@@ -7,6 +7,7 @@ import functools
 import importlib
 import inspect
 import io
+import json
 import os
 import re
 import runpy
@@ -22,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from srcnn import __version__
-from srcnn.checkpoint import read_checkpoint, read_run
+from srcnn.checkpoint import read_resumable
 from srcnn.device import keep_freed_memory
 from srcnn.errors import UserError
 
@@ -55,7 +56,7 @@ def command(task: Callable[[Any], int | None], name: str) -> NoReturn:
         sys.exit(task(cfg) or 0)
     except UserError as error:
         fail(error)
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
         fail(UserError(f"{str(error).splitlines()[0]}; --help lists the settings"))
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
@@ -106,8 +107,8 @@ def prepare() -> None:
     """Before Hydra reads the command line: resume=, and what would end in a traceback of Hydra's."""
     sys.path.append(os.getcwd())  # modules beside the user, wherever train.py is
     try:
-        no_group = re.compile(r"(logger|callbacks)=null")  # as people type it; Hydra's word is ~logger
-        sys.argv[1:] = expand_resume([no_group.sub(r"~\1", word) for word in sys.argv[1:]])
+        none = {"logger=null": "~logger", "callbacks=null": "~callbacks"}  # as people type it: Hydra's words
+        sys.argv[1:] = expand_resume([none.get(word, word) for word in sys.argv[1:]])
         words = dict(word.partition("=")[::2] for word in sys.argv[1:] if "=" in word)
         if _started_processes() > 1 and "hydra.run.dir" not in words:
             starter = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "srun"
@@ -152,46 +153,43 @@ def expand_resume(words: list[str]) -> list[str]:
 
     resume  a checkpoint; a run's folder, for its last.ckpt; or auto: the last.ckpt in hydra.run.dir, if there is one
 
-    What was typed stands in the run's .hydra/overrides.yaml. Of a checkpoint that lies alone its own record is taken:
-    choices of groups and plain values, but no class and no folder.
+    A checkpoint records what was typed. Where it does not lie in its run's folder, choices of groups and plain values
+    are taken from it, but no class and no folder.
     """
-    typed = {_key(word): word for word in words if "=" in word or word.startswith("~")}
-    resume = typed.pop("resume", "=null").partition("=")[2].strip("'\"")
+    settings = [word for word in words if word[:1] == "~" or ("=" in word and word[0] != "-")]
+    typed = {_key(word): word for word in settings}
     others = [word for word in words if _key(word) != "resume"]
+    resume, folder = (typed.get(key, "=null").partition("=")[2].strip("'\"") for key in ("resume", "hydra.run.dir"))
     if resume == "null":
         return others
-    folder = typed.get("hydra.run.dir", "").partition("=")[2].strip("'\"")
     if {"-m", "--multirun"} & set(words):
         raise UserError("resume= is for one run: a sweep goes on when it is started again with its hydra.sweep.dir=")
-    if resume == "auto" and (not folder or "$" in folder):
+    if resume == "auto" and (folder == "null" or "$" in folder):
         raise UserError("resume=auto goes on with what is in a folder: name it, without ${…}, with hydra.run.dir=…")
-    path = Path(folder if resume == "auto" else resume)
-    if resume == "auto" and not (path / "checkpoints" / "last.ckpt").exists():
+    path = Path(folder if resume == "auto" else resume).absolute()
+    path = path / "checkpoints" / "last.ckpt" if resume == "auto" or path.is_dir() else path
+    if resume == "auto" and not path.exists():
         return others
-    path = (path / "checkpoints" / "last.ckpt" if path.is_dir() else path).absolute()
-    saved = _saved_words(path, read_run(path)["run"].get("overrides") or [])
-    groups = {_key(word) for word in others if "." not in _key(word)}  # another choice of a group has other keys
-    kept = [
-        word for word in saved if _key(word) not in typed and _key(word).split(".")[0] not in groups - {"experiment"}
-    ]
-    added = {_key(word) for word in saved if word.startswith("+")}  # ~key takes back what +key=value added
-    others = [word for word in others if not (word.startswith("~") and _key(word) in added)]
-    others = ["++" + word if word[0] not in "+~" and _key(word) in added else word for word in others]
-    in_its_folder = [f"hydra.run.dir='{path.parents[1]}'"] if path.parent.name == "checkpoints" and not folder else []
-    flags = [word for word in others if word[0] == "-" or not ("=" in word or word[0] == "~")]  # and their values
-    others = [word for word in others if word not in flags]
-    return [*flags, *kept, *others, f"ckpt_path='{path}'", *in_its_folder]
+    saved, in_run = read_resumable(path)["run"].get("overrides") or [], path.parent.name == "checkpoints"
+    if not (in_run and (path.parent.parent / ".hydra").is_dir()):
+        plain = re.compile(r"(?!\+*hydra)[+\w.]+=[\w.,:\[\]{} +-]*")
+        saved = [word for word in saved if plain.fullmatch(word) and "_target_" not in word]
+    groups = {key for key in typed if "." not in key} - {"experiment"}  # another choice of a group has other keys
+
+    def is_kept(word: str) -> bool:
+        if again := typed.get(_key(word)):
+            return word[0] == "+" != again[0]  # what was added has to be there, to be changed or taken away
+        return _key(word).split(".")[0] not in groups
+
+    flags = [word for word in others if word not in settings]  # and their values
+    run_dir = [f"hydra.run.dir={_quoted(path.parent.parent)}"] if in_run and folder == "null" else []
+    settings = [*filter(is_kept, saved), *(word for word in others if word in settings), *run_dir]
+    return [*flags, *settings, f"ckpt_path={_quoted(path)}"]
 
 
-def _saved_words(path: Path, recorded: list[str]) -> list[str]:
-    typed = path.parents[1] / ".hydra" / "overrides.yaml"
-    if path.parent.name == "checkpoints" and typed.is_file():
-        words = recorded or yaml.safe_load(typed.read_text())  # the latter perhaps of a command that was refused
-    else:
-        words = [
-            word for word in recorded if re.fullmatch(r"[+\w.]+=[\w.,:\[\]{} +-]*", word) and "_target_" not in word
-        ]
-    return [word for word in words if _key(word) not in ("ckpt_path", "resume") and not _key(word).startswith("hydra")]
+def _quoted(path: Path) -> str:
+    """As a value for Hydra, whose own words are some of the characters of a path."""
+    return "'" + str(path).replace("'", r"\'") + "'"
 
 
 def _key(word: str) -> str:
@@ -205,7 +203,7 @@ def format_difference(cfg: DictConfig) -> str:
         for key, value in settings.items():
             yield from flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
 
-    saved = dict(flat(read_run(cfg.ckpt_path)["run"].get("settings") or {}))
+    saved = dict(flat(read_resumable(cfg.ckpt_path)["run"].get("settings") or {}))
     now = dict(flat(OmegaConf.to_container(cfg, resolve=True)))
     keys = [key for key in {**saved, **now} if not re.search(r"(output_dir|dirpath|save_dir|ckpt_path)$", key)]
     changed = [f"{key}={now.get(key)} ({saved.get(key)} before)" for key in keys if saved.get(key) != now.get(key)]
@@ -221,6 +219,7 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     @functools.wraps(task)
     def run(cfg: DictConfig) -> Any:
         from hydra.core.hydra_config import HydraConfig
+        from hydra.errors import InstantiationException
         from hydra.types import RunMode
         from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -232,8 +231,8 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         try:
             if in_sweep:
                 note.unlink(missing_ok=True)
-                if (psnr := _finished(cfg)) is not None:
-                    return psnr
+                if done := _done_or_resumed(cfg):
+                    return done.get("val_psnr")
             elif cfg.ckpt_path and _is_first():
                 print(f"resuming {cfg.ckpt_path}, {format_difference(cfg)}", flush=True)
             return task(cfg)
@@ -244,8 +243,10 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
         except SystemExit as leaving:  # into which Lightning turns Ctrl-C
             sys.exit(128 + signal.SIGINT if isinstance(leaving.__context__, KeyboardInterrupt) else leaving.code)
         except Exception as error:
-            cause = _cause(error)
-            if isinstance(cause, ModuleNotFoundError) and not cause.name:  # Lightning's, for an extra; not an import's
+            # What a constructor has raised: wrapped, Hydra would print it without its traceback.
+            is_wrapped = isinstance(error, InstantiationException) and error.__cause__
+            cause: BaseException = error.__cause__ if is_wrapped else error  # type: ignore[assignment]
+            if isinstance(cause, ModuleNotFoundError) and not cause.name:  # a failed import has one: an extra's lack
                 cause = UserError(str(cause))
             if in_sweep:
                 if not isinstance(cause, UserError):
@@ -259,22 +260,14 @@ def job(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
     return run
 
 
-def _cause(error: Exception) -> BaseException:
-    """What a constructor has raised, which Hydra's `instantiate` wraps, and would print without its traceback."""
-    is_wrapped = type(error).__name__ == "InstantiationException" and error.__cause__
-    return error.__cause__ if is_wrapped else error  # type: ignore[return-value]
-
-
-def _finished(cfg: DictConfig) -> float | None:
-    """The validation PSNR of a sweep's run that is done; else the run goes on from its last.ckpt, if it has one."""
+def _done_or_resumed(cfg: DictConfig) -> dict[str, Any] | None:
+    """What a sweep's run that is done has scored; else the run goes on from its last.ckpt, if it has one."""
     folder, words = Path(cfg.output_dir), overrides()
-    weights, last = folder / "weights.pth", folder / "checkpoints" / "last.ckpt"
-    if weights.is_file() and (folder / "scores.json").is_file():  # the latter is what a sweep is ranked by
-        run = read_checkpoint(weights)["run"]
-        if run.get("overrides") == words:
-            print(f"done already: {folder}", flush=True)
-            return run["val_psnr"]
-    if last.is_file() and read_run(last)["run"].get("overrides") == words:
+    scores, last = folder / "scores.json", folder / "checkpoints" / "last.ckpt"
+    if scores.is_file() and (found := json.loads(scores.read_text(encoding="utf-8"))).get("overrides") == words:
+        print(f"done already: {folder}", flush=True)
+        return found
+    if last.is_file() and read_resumable(last)["run"].get("overrides") == words:
         cfg.ckpt_path = str(last)
     return None
 

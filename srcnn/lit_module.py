@@ -1,7 +1,6 @@
 """The LightningModule: how a network is trained, validated and tested."""
 
 import inspect
-import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,7 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
+from torch.optim.lr_scheduler import CyclicLR, LambdaLR, OneCycleLR, ReduceLROnPlateau
 
 from srcnn.checkpoint import check_fit, is_plain, load_network
 from srcnn.data.graphics import largest_value
@@ -20,9 +19,7 @@ from srcnn.image import as_float, quantize, rgb_to_y, shave
 from srcnn.metrics import PSNR, Score, find_protocol, mean_score
 from srcnn.nets import Network
 
-_log = logging.getLogger(__name__)
-# Of a scheduler's state in torch, what is no setting.
-_PROGRESS = {"last_epoch", "_step_count", "_last_lr", "best", "num_bad_epochs", "cooldown_counter", "T_cur"}
+_OF_THE_STEP = (LambdaLR, OneCycleLR, CyclicLR)  # whose rate depends on nothing but the step
 
 
 class SuperResolution(L.LightningModule):
@@ -54,13 +51,9 @@ class SuperResolution(L.LightningModule):
         if not isinstance(net, Network):
             raise UserError(f"{type(net).__name__} is not a srcnn.nets.Network; compile the module, not its network")
         if schedule is not None and not callable(schedule):
-            raise UserError(
-                f"scheduler.schedule={schedule}: no class is named; for no schedule add ~scheduler.schedule"
-            )
+            raise UserError(f"schedule={schedule}: is no function; for no schedule add ~scheduler.schedule")
         if not is_plain(net.arguments):
-            raise UserError(
-                f"{net.arguments}: {type(net).__name__} takes more than numbers and strings, see srcnn.check"
-            )
+            raise UserError(f"{net.arguments}: arguments of a network are numbers and strings, see srcnn.check")
         # As the patches come, so that no convolution has to reorder.
         self.net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.loss, self.protocol = loss or nn.MSELoss(), find_protocol(protocol)
@@ -69,13 +62,11 @@ class SuperResolution(L.LightningModule):
         self.val_psnr, self.bicubic_psnr = PSNR(self.protocol, net.scale), PSNR(self.protocol, net.scale)
         self.scores: list[tuple[str, str, Score]] = []  # of the last test: set, image, score
         self.steps = 0  # of the training that the module has been through
-        self._options: list[dict[str, Any]] = []  # of the optimiser's groups, as configured by this command
         self._rng_state: Tensor | None = None
         self._has_new_schedule = False  # another than the checkpoint's
         known = {"network": type(net).__name__, "arguments": net.arguments, "interval": interval}
-        known |= {"monitor": monitor, "protocol": protocol}
-        for name, part in {"loss": self.loss, "optimizer": optimizer, "schedule": schedule}.items():
-            known[name] = _described(part)
+        known |= {"monitor": monitor, "protocol": protocol, "loss": _described(self.loss)}
+        known |= {"optimizer": _described(optimizer), "schedule": _described(schedule)}
         self.save_hyperparameters({**known, **self.run}, logger=False)
 
     @classmethod
@@ -91,13 +82,17 @@ class SuperResolution(L.LightningModule):
         """
         net, checkpoint = load_network(checkpoint_path)
         saved = checkpoint.get("hyper_parameters", {})
-        objects = {*inspect.signature(SuperResolution).parameters} - {"protocol", "interval", "monitor"}
-        own = saved.keys() & {*inspect.signature(cls).parameters} - objects
+        parameters = inspect.signature(cls).parameters
+        taken = {*parameters} - {"net", "loss", "optimizer", "schedule", "run"}
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            taken |= {"protocol", "interval", "monitor"}
+        own = saved.keys() & taken
         module = cls(**{"net": net, **{key: saved[key] for key in own}, **options})
         found = module.load_state_dict(checkpoint["state_dict"], bool(strict))  # also a loss's parameters
         if found.missing_keys:
             rank_zero_warn(f"{checkpoint_path} has no weights of {', '.join(found.missing_keys)}")
-        return module.to(map_location).eval()
+        is_device = isinstance(map_location, str | int | torch.device)  # or a function or a dictionary: on the CPU
+        return module.to(map_location if is_device else "cpu").eval()
 
     def forward(self, lr: Tensor) -> Tensor:
         return self.net(lr)
@@ -108,8 +103,8 @@ class SuperResolution(L.LightningModule):
         loss = self.loss(sr.to(hr.dtype), shave(hr, (hr.shape[-1] - sr.shape[-1]) // 2))
         trainer: Any = self.trainer
         step, every = trainer.global_step + 1, trainer.log_every_n_steps
-        is_last = trainer.is_last_batch and trainer.world_size == 1  # else all processes would wait for each other
-        # Not at every step: to log a figure takes a tenth of a small one.
+        is_last = trainer.is_last_batch and trainer.world_size == 1  # several would wait for each other, each epoch
+        # Not at every step: self.log takes a tenth of a small step's time.
         if every and (step % every == 0 or step == trainer.max_steps or is_last):
             self.log("train/loss", loss, prog_bar=True, sync_dist=trainer.world_size > 1)
             self.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"])
@@ -136,17 +131,21 @@ class SuperResolution(L.LightningModule):
         hr = as_float(hr)
         return {"lr": given, "sr": sr, "hr": rgb_to_y(hr) if sr.shape[1] < hr.shape[1] else hr}
 
+    def on_validation_epoch_start(self) -> None:
+        with torch.autocast(self.device.type, enabled=False):  # of the averaged weights, if there are
+            largest = largest_value(self.net)
+        if largest > 3:  # see there
+            rank_zero_warn(
+                f"values up to {largest:.3g} on generated graphics: the network explodes outside photographs"
+            )
+
     def on_validation_epoch_end(self) -> None:
-        if not self.val_psnr.update_called:  # by a subclass's validation_step
+        if not self.val_psnr.update_called:  # a subclass's validation_step has figures of its own
             return
         self.log("val/psnr", self.val_psnr, prog_bar=True)
         self.log("val/psnr_bicubic", self.bicubic_psnr)
         if left_out := int(self.val_psnr.left_out):
             rank_zero_warn(f"Left out of val/psnr, as they are exact or of one colour: {left_out} images")
-        with torch.autocast(self.device.type, enabled=False):
-            largest = largest_value(self.net)
-        if largest > 3:  # sound networks reach 2.9, on random bits
-            _log.warning("values up to %.3g on generated graphics: the network explodes outside photographs", largest)
 
     def on_test_start(self) -> None:
         self.scores = []
@@ -175,10 +174,11 @@ class SuperResolution(L.LightningModule):
         trained = nn.ModuleList(part for part in (self.net, self.loss) if isinstance(part, nn.Module))
         takes_module = "module" in inspect.signature(self.optimizer).parameters
         optimizer = self.optimizer(trained if takes_module else trained.parameters())
-        for group in optimizer.param_groups:
-            group["configured_lr"] = group["lr"]
+        optimizer.register_load_state_dict_pre_hook(_keep_options)
         if (schedule := self.schedule) is None:
             return optimizer
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]  # as all schedulers of torch note it, but for ReduceLROnPlateau
         steps: float = self.trainer.estimated_stepping_batches
         kind: Any = getattr(schedule, "func", schedule)
         interval = {OneCycleLR: "step", ReduceLROnPlateau: "epoch"}.get(kind, self.interval)
@@ -194,45 +194,29 @@ class SuperResolution(L.LightningModule):
             scheduler = LambdaLR(optimizer, lambda done: schedule(done, max(1, total / per_unit(self.trainer))))
         return [optimizer], [{"scheduler": scheduler, "interval": interval, "monitor": self.monitor}]
 
-    def on_fit_start(self) -> None:
-        """Note what `configure_optimizers` has set, before Lightning restores a checkpoint's options."""
-        groups = [group for optimizer in self.trainer.optimizers[:1] for group in optimizer.param_groups]
-        self._options = [{k: v for k, v in g.items() if k != "params"} for g in groups if "configured_lr" in g]
-
     def on_train_start(self) -> None:
-        """Let the options of this command win over those that Lightning has just restored from a checkpoint."""
+        """After Lightning has restored a checkpoint: the rate is what this command's schedule has at that step."""
         if self._rng_state is None:  # nothing was restored
             return
         torch.set_rng_state(self._rng_state)
         self._rng_state = None
-        scheduler: Any = self.lr_schedulers()
-        if self._has_new_schedule and scheduler is not None:
-            counts_steps = self.trainer.lr_scheduler_configs[0].interval == "step"
-            scheduler.last_epoch = self.trainer.global_step if counts_steps else self.trainer.current_epoch
-        groups = self.trainer.optimizers[0].param_groups
-        for index, (group, options) in enumerate(zip(groups, self._options, strict=False)):
-            rate = group["lr"] * options["configured_lr"] / (group["configured_lr"] or 1)
-            cycled = ("betas", "momentum") if getattr(scheduler, "cycle_momentum", False) else ()
-            group.update({key: value for key, value in options.items() if key not in cycled})
-            if isinstance(scheduler, LambdaLR):
-                scheduler.base_lrs[index] = group["initial_lr"] = options["configured_lr"]
-                group["lr"] = group["initial_lr"] * scheduler.lr_lambdas[index](scheduler.last_epoch)
-            elif scheduler is not None:  # one of torch's goes on from the rate that it has
-                group["lr"] = rate
-        if self._has_new_schedule and hasattr(scheduler, "_get_closed_form_lr"):
-            for group, rate in zip(groups, scheduler._get_closed_form_lr(), strict=True):
-                group["lr"] = rate
+        trainer = self.trainer
+        for config in trainer.lr_scheduler_configs:
+            scheduler: Any = config.scheduler
+            if self._has_new_schedule:
+                scheduler.last_epoch = trainer.global_step if config.interval == "step" else trainer.current_epoch
+            has_closed_form = self._has_new_schedule and hasattr(scheduler, "_get_closed_form_lr")
+            if has_closed_form or isinstance(scheduler, _OF_THE_STEP):
+                scheduler._update_lr(scheduler.last_epoch)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        trainer: Any = self.trainer
-        if trainer.global_step == trainer.max_steps:
-            trainer.should_stop = True  # so that Lightning validates before it stops, also within an epoch
-        elif trainer.should_stop and isinstance(outputs, dict) and "loss" in outputs:  # a Timer's; Lightning logs a row
-            loss = outputs["loss"] * trainer.accumulate_grad_batches  # by which Lightning has divided it
-            self.log("train/loss", loss, sync_dist=trainer.world_size > 1)
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True  # so that Lightning validates before it stops, also within an epoch
 
     def on_train_end(self) -> None:
-        self.trainer.should_stop &= self.trainer.global_step != self.trainer.max_steps  # a BatchSizeFinder goes on
+        self.trainer.should_stop &= (
+            self.trainer.global_step != self.trainer.max_steps
+        )  # after a BatchSizeFinder a run begins
 
     def on_fit_end(self) -> None:
         self.steps = self.trainer.global_step
@@ -246,7 +230,7 @@ class SuperResolution(L.LightningModule):
         checkpoint["rng_state"] = torch.get_rng_state()  # of dropout and the like: the patches need none
         loops = checkpoint["loops"]["fit_loop"]
         if loops["epoch_loop.batch_progress"]["current"]["ready"] < self.trainer.num_training_batches:
-            for counter in ("total", "current"):  # an epoch that `max_steps` has cut short is not over
+            for counter in ("total", "current"):  # an epoch that `max_steps` has cut short goes on when resumed
                 loops["epoch_progress"][counter]["processed"] = loops["epoch_progress"][counter]["completed"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -259,15 +243,21 @@ class SuperResolution(L.LightningModule):
         was, now = (made["_target_"] if isinstance(made, dict) else made for made in made_by)
         if was not in (None, now):
             raise UserError(f"{path}: its optimiser is {was}, not {now}; start from its weights with init_from=")
-        schedule = _described(self.schedule), self.interval
-        self._has_new_schedule = (saved.get("schedule"), saved.get("interval")) != schedule
-        kind = getattr(self.schedule, "func", self.schedule)
-        if self._has_new_schedule or kind is OneCycleLR:  # whose steps depend on the run's length
-            for state in checkpoint.get("lr_schedulers", []):
-                for key in state.keys() - _PROGRESS:
-                    del state[key]
-                state["lr_lambdas"] = []  # LambdaLR's own, which has none
+        was_scheduled, kind = (saved.get("schedule"), saved.get("interval")), getattr(self.schedule, "func", None)
+        self._has_new_schedule = was_scheduled != (_described(self.schedule), self.interval) or kind is OneCycleLR
+        if self._has_new_schedule:  # or its steps depend on the run's length
+            checkpoint["lr_schedulers"] = []
+        for state in checkpoint["lr_schedulers"]:
+            state.pop("base_lrs", None)
         self._rng_state = checkpoint.get("rng_state")
+
+
+def _keep_options(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """When a checkpoint is loaded: the options of this command win; the rate keeps its share of the initial one."""
+    for now, was in zip(optimizer.param_groups, state["param_groups"], strict=False):
+        is_scheduled = "initial_lr" in now and was.get("initial_lr")
+        rate = was["lr"] * (now["initial_lr"] / was["initial_lr"]) if is_scheduled else now["lr"]
+        was |= {**now, "params": was["params"], "lr": rate}
 
 
 def steps_per_epoch(trainer: L.Trainer) -> float:
@@ -281,7 +271,7 @@ def _described(value: Any) -> Any:
     if value is None:
         return None
     if isinstance(value, partial):
-        options = {key: option if is_plain(option) else str(option) for key, option in value.keywords.items()}
+        options = {key: option if is_plain(option) else _described(option) for key, option in value.keywords.items()}
         return {"_target_": _described(value.func), **options}
     named = value if hasattr(value, "__qualname__") else type(value)
     return f"{named.__module__}.{named.__qualname__}"

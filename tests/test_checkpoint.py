@@ -80,7 +80,7 @@ def test_files_that_hold_no_network(tmp_path: Path) -> None:
         (weights_file(arguments=ARGUMENTS | {"scale": 100}), "cannot be built as the file describes it"),
         (weights_file(arguments=ARGUMENTS | {"nonsense": 1}), "cannot be built as the file describes it"),
         (weights_file(arguments=ARGUMENTS | {"kernels": ["a", "b", "c"]}), "cannot be built as the file describes it"),
-        (weights_file(arguments=ARGUMENTS | {"widths": [10**12, 4]}), "weights do not fit SRCNN"),
+        (weights_file(arguments=ARGUMENTS | {"widths": [10**12, 4]}), "cannot be built as the file describes it"),
         (weights_file(state_dict={"conv1.weight": 3}), "holds no network's weights"),
         (weights_file(state_dict={}), "holds no network's weights"),
         ({"network": "SRCNN", "arguments": ARGUMENTS}, "holds no network's weights"),

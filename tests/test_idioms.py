@@ -83,13 +83,15 @@ class Changed(SuperResolution):
 
 def test_what_a_subclass_changes_stays(tmp_path: Path) -> None:
     """Also when resumed at another rate; its own arguments come back, and no code is in the file."""
-    module = Changed(Compact(3, width=4, depth=0), alpha=0.7, optimizer=partial(torch.optim.Adam, lr=1e-3))
+    options = {"optimizer": partial(torch.optim.Adam, lr=1e-3), "protocol": "basicsr"}
+    module = Changed(Compact(3, width=4, depth=0), alpha=0.7, **options)
     trainer = plain_trainer(tmp_path, max_epochs=1)
     trainer.fit(module, pairs(module.net))
     assert trainer.optimizers[0].param_groups[0]["lr"] == 1e-2
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    loaded = Changed.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    loaded = Changed.load_from_checkpoint(tmp_path / "a.ckpt", lambda storage, place: storage, weights_only=True)
     assert loaded.hparams["alpha"] == 0.7 and loaded.hparams["network"] == "Compact"
+    assert loaded.hparams["protocol"] == "basicsr"
     again, trainer = Changed(loaded.net, optimizer=partial(torch.optim.Adam, lr=5e-4)), plain_trainer(tmp_path)
     trainer.fit(again, pairs(module.net), ckpt_path=str(tmp_path / "a.ckpt"), weights_only=True)
     assert trainer.global_step == 4 and trainer.optimizers[0].param_groups[0]["lr"] == 5e-3

@@ -37,8 +37,35 @@ def test_a_killed_run_is_the_uninterrupted_one(after: int, whole: Path, tmp_path
 def test_a_stopped_run_saves_and_leaves(number: int, code: int, whole: Path, tmp_path: Path) -> None:
     """In the middle of an epoch, at a step after which no checkpoint was due."""
     assert stopped(tmp_path / "run", 40, number) == code
-    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] in (3, 4, 5)
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 5
     resumed(tmp_path / "run")
+    assert lost(whole, tmp_path / "run") == []
+
+
+def test_a_run_stopped_in_its_last_validation(whole: Path, tmp_path: Path) -> None:
+    assert stopped(tmp_path / "run", 122, signal.SIGTERM) == 143
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 15
+    resumed(tmp_path / "run")
+    one, other = (read_checkpoint(folder / "weights.pth")["state_dict"] for folder in (whole, tmp_path / "run"))
+    assert not differences(one, other)
+
+
+FAIL = """
+import lightning as L
+
+class Fail(L.Callback):
+    def on_validation_batch_end(self, trainer, *_):
+        if trainer.global_step == 9:
+            raise RuntimeError("within a validation")
+"""
+
+
+def test_a_run_that_fails_within_a_validation(whole: Path, tmp_path: Path) -> None:
+    """Of averaged weights, which Lightning has put in the place of the raw ones by then."""
+    (tmp_path / "fails.py").write_text(FAIL)
+    run("train.py", *SETTINGS, "+callbacks.fail._target_=fails.Fail", "hydra.run.dir=run", cwd=tmp_path, code=1)
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 9
+    run("train.py", "resume=run", "~callbacks.fail", cwd=tmp_path)
     assert lost(whole, tmp_path / "run") == []
 
 
@@ -56,6 +83,9 @@ def test_a_sweep_goes_on_past_a_failed_run(tmp_path: Path) -> None:
     assert "1 of the sweep's runs failed" in output and "sweep of 2 runs" in output
     again = run("train.py", *words, "optim.lr=1e-3,-1,2e-3", cwd=tmp_path, code=1)
     assert again.count("done already") == 2
+    for done in (0, 1):  # without a figure of the validation
+        again = run("train.py", *words[:-2], "data.hold_out=[]", "hydra.sweep.dir=other", cwd=tmp_path)
+        assert again.count("done already") == done
 
 
 @pytest.mark.parametrize("settings", [[], ["scheduler=multistep", "scheduler.schedule.milestones=[1,3]"]])
@@ -84,11 +114,13 @@ def test_an_epoch_cut_by_max_steps_and_lengthened(tmp_path: Path) -> None:
 LINEAR = ["scheduler=linear", "scheduler.schedule.warmup=0"]  # to 0 after nine steps; six are done
 STEP_LR = "scheduler.schedule={_target_: torch.optim.lr_scheduler.StepLR, _partial_: true, step_size: 1, gamma: 0.5}"
 
+RESTARTS = STEP_LR.replace("StepLR", "CosineAnnealingWarmRestarts").replace("step_size: 1, gamma: 0.5", "T_0: 3")
+
 
 @pytest.mark.parametrize(
     ("settings", "expected"),
-    [([], 1e-2), (LINEAR, 1e-2 / 3), ([STEP_LR, "scheduler.interval=epoch"], 2.5e-3)],
-    ids=["constant", "ours", "torch's"],
+    [([], 1e-2), (LINEAR, 1e-2 / 3), ([STEP_LR, "scheduler.interval=epoch"], 2.5e-3), ([RESTARTS], 1e-2)],
+    ids=["constant", "ours", "torch's", "restarts"],
 )
 def test_a_changed_learning_rate_counts(settings: list[str], expected: float, tmp_path: Path) -> None:
     words = [*RATES, *settings, "optim.lr=1e-3", "trainer.max_epochs=2", "hydra.run.dir=run"]
@@ -176,6 +208,19 @@ def test_of_a_checkpoint_alone_only_plain_words_are_taken(trained: Path, tmp_pat
         "seed=3",
         f"ckpt_path='{tmp_path / 'alone.ckpt'}'",
     ]
+
+
+def test_of_a_run_the_words_are_those_of_its_checkpoint(trained: Path, tmp_path: Path) -> None:
+    """Which it had begun with, whatever has been refused since; in a folder whose name has an apostrophe."""
+    last = tmp_path / "it's" / "checkpoints" / "last.ckpt"
+    shutil.copytree(trained, last.parents[1])
+    torch.save(read_checkpoint(last) | {"run": {"overrides": []}}, last)
+    (last.parents[1] / ".hydra" / "overrides.yaml").write_text("[model=espcn]")
+    folder = str(last.parents[1]).replace("'", r"\'")
+    words = [f"hydra.run.dir='{folder}'", f"ckpt_path='{folder}/checkpoints/last.ckpt'"]
+    assert expand_resume([f"resume={last.parents[1]}"]) == words
+    torch.save(read_checkpoint(trained / "checkpoints" / "last.ckpt"), last)
+    assert "epoch 3/3" in run("train.py", "resume=it's", "trainer.max_epochs=3", cwd=tmp_path)
 
 
 @pytest.mark.parametrize(

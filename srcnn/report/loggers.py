@@ -13,7 +13,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_only
 
 from srcnn.callbacks import best_checkpoint
-from srcnn.checkpoint import read_run
+from srcnn.checkpoint import read_resumable
 from srcnn.errors import check_range
 from srcnn.image import as_float, bicubic_up
 from srcnn.report.scores import read_csv
@@ -21,7 +21,7 @@ from srcnn.report.scores import read_csv
 
 def purge_step(ckpt_path: str | None) -> int | None:
     """The step from which a run that goes on from a checkpoint logs anew."""
-    return int(read_run(ckpt_path)["global_step"]) if ckpt_path else None
+    return int(read_resumable(ckpt_path)["global_step"]) if ckpt_path else None
 
 
 class MetricsCSV(CSVLogger):
