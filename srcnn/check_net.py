@@ -25,6 +25,8 @@ def check(net: Network) -> list[str]:
     RGB images, `valid`, gradients, batches, saving and loading. Weights are left as they are.
     """
     name, faults = type(net).__name__, []
+    if missing := [attribute for attribute in ("body_scale", "receptive_radius") if not hasattr(net, attribute)]:
+        return [f"{name} does not set {' and '.join(missing)}"]
     random = _randomised(net)
     # In body's input: one pixel in the middle, all that it may depend on, and as much again.
     zoom = net.scale // net.body_scale
@@ -34,21 +36,19 @@ def check(net: Network) -> list[str]:
     expected = [1, net.channels, net.scale * side, net.scale * (side + 2)]
     try:
         with torch.no_grad():
-            sr = random(lr)
+            sr, x = random(lr), random.preprocess(lr)
     except Exception as error:
         return [f"{name} fails on an LR image {list(lr.shape)}: {type(error).__name__}: {error}"]
     if list(sr.shape) != expected:
         return [f"{name} makes {list(sr.shape)} of {list(lr.shape)} at scale {net.scale}, not {expected}"]
 
+    if x.shape[2] != zoom * side:
+        return [f"{name}.preprocess enlarges {x.shape[2] / side:g} times, where scale / body_scale is {zoom}"]
     exact = copy.deepcopy(random).double()
     for function, attribute in ((exact.body, "receptive_radius"), (exact.preprocess, "preprocess_radius")):
         declared, measured = getattr(net, attribute), _radius(function, lr.double())
-        if measured > declared:
+        if not measured <= declared <= measured + 2:  # bicubic has 2, and at scale 1 none
             faults.append(f"{name}: a pixel depends on {measured} pixels on each side, {attribute} says {declared}")
-        elif measured + 2 < declared:  # bicubic has 2, and at scale 1 none
-            faults.append(
-                f"{name}: a pixel depends on {measured} pixels on each side only, {attribute} says {declared}"
-            )
     with torch.no_grad():
         alone = random(torch.cat([lr, lr.flip(3)]))[:1]
         enlarged = [random.upscale(lr[:, :1].expand(-1, channels, -1, -1)) for channels in (1, 3)]
@@ -63,10 +63,7 @@ def check(net: Network) -> list[str]:
     faults += _training_faults(random, lr, sr)
 
     if not is_plain(net.arguments):
-        return [
-            *faults,
-            f"{name}: its arguments {net.arguments} are not all numbers and strings: no file can hold them",
-        ]
+        return [*faults, f"{name}: arguments {net.arguments} are not all numbers and strings: no file can hold them"]
     with tempfile.TemporaryDirectory() as folder:
         try:
             save_weights(Path(folder, "net.pth"), random, {})
@@ -76,9 +73,7 @@ def check(net: Network) -> list[str]:
     with torch.no_grad():
         again = loaded(lr)
     if not torch.equal(again, sr):
-        faults.append(
-            f"{name}: saved and loaded it gives another result; is something random, or not in its state_dict?"
-        )
+        faults.append(f"{name}: saved and loaded it differs; is something random, or not in its state_dict?")
     return faults
 
 
@@ -89,9 +84,7 @@ def _training_faults(net: Network, lr: Tensor, sr: Tensor) -> list[str]:
         part.square().mean().backward()
     borders = [(whole - side) / 2 for whole, side in zip(sr.shape[2:], part.shape[2:], strict=True)]
     if borders[0] != borders[1] or borders[0] < 0 or borders[0] % 1:
-        faults.append(
-            f"{name}.valid makes {list(part.shape)} of {list(lr.shape)}, which is not the middle of the whole"
-        )
+        faults.append(f"{name}.valid makes {list(part.shape)} of {list(lr.shape)}: not the middle of the whole")
     elif not torch.allclose(part, shave(sr, int(borders[0])), atol=_TOLERANCE * float(sr.abs().max())):
         faults.append(f"{name}.valid gives other values than the network's whole result")
     unused = [key for key, value in net.named_parameters() if value.requires_grad and value.grad is None]

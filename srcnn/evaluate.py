@@ -29,7 +29,7 @@ from srcnn import report
 from srcnn.checkpoint import find_checkpoint, load_network
 from srcnn.data.datamodule import SRDataModule
 from srcnn.data.degrade import Bicubic, Degradation, Given
-from srcnn.data.samples import Sample, read_pairs, read_sets
+from srcnn.data.samples import Sample
 from srcnn.device import device_of
 from srcnn.errors import UserError, check_choice
 from srcnn.files import list_images, read_image
@@ -76,7 +76,8 @@ def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
         images = read_results(Path(name), samples, scale)
         scores = [(s.image_set, s.name, protocol.compare(images[s.name], s.lr, s.hr)) for s in samples]
         found = {"network": Path(name).name, "scale": scale, **facts, "checkpoint": name}
-        results.append(report.TestResult(found, scores, partial(_lookup, images)))
+        lookup = lambda sample, images=images: as_float(images[sample.name])  # noqa: E731
+        results.append(report.TestResult(found, scores, lookup))
     again = ["predict.py"] if with_images else ["-m", "srcnn.evaluate"]
     again += [word for word in sys.argv[1:] if not word.startswith("output=")]
     report.write(folder, results, samples, again)
@@ -91,19 +92,18 @@ def test_images(cfg: Any, runs: Sequence[Mapping[str, Any]], scale: int) -> tupl
     hr, lr = data.get("test_hr") or cfg.get("hr"), data.get("test_lr")
     sets = _as_list(cfg.get("hr") or data["test"] or trained.get("test") or "Set5")
     if lr and hr:
-        return read_pairs(hr, lr, scale), "as given"
-    if lr or data.get("test_hr") or ("pairs" in sets and trained.get("train") != "pairs"):
+        sets, trained = ["pairs"], {"test_hr": hr, "test_lr": lr}
+    elif lr or data.get("test_hr") or ("pairs" in sets and trained.get("train") != "pairs"):
         raise UserError("pairs of your own: name both folders, data.test_hr= and data.test_lr=")
-    made = [_degradation(cfg.degradation, run, sets) for run in runs or [{}]]
+    made = [Given()] if lr else [_degradation(cfg.degradation, run, sets) for run in runs or [{}]]
     degradations = {degradation.describe(): degradation for degradation in made}
     if len(degradations) > 1:
         trained_for = " and ".join(degradations)
         raise UserError(f"ckpt_path={cfg.ckpt_path}: trained for {trained_for}: choose by degradation= what to test on")
     ((described, degradation),) = degradations.items()
-    if not {"pairs", "leaves"} & set(sets):
-        return read_sets(sets, data["root"], scale, degradation), described
-    trained = {key: value for key, value in trained.items() if key not in ("_target_", "scale", "degradation", "test")}
-    module = SRDataModule(scale, degradation, test=sets, **trained)
+    own = ("_target_", "scale", "degradation", "test")
+    options = {key: value for key, value in trained.items() if key not in own} | {"root": data["root"]}
+    module = SRDataModule(scale, degradation, test=sets, **options)
     module.setup("test")
     return module.testing, described
 
@@ -111,7 +111,7 @@ def test_images(cfg: Any, runs: Sequence[Mapping[str, Any]], scale: int) -> tupl
 def _degradation(name: str | None, run: Mapping[str, Any], sets: Sequence[str]) -> Degradation:
     """The degradation of this name in configs/degradation, or else the one that the checkpoint was trained for."""
     known: dict[str, Any] = {path.stem: OmegaConf.load(path) for path in (CONFIGS / "degradation").glob("*.yaml")}
-    settings = run.get("settings", {}).get("degradation") or known.get(run.get("degradation", "").split(" ")[0])
+    settings = run.get("settings", {}).get("degradation")
     if name is not None:
         check_choice("degradation", name, tuple(sorted(known.keys() - {"none"})))
         settings = known[name]
@@ -144,10 +144,6 @@ def read_results(folder: Path, samples: Sequence[Sample], scale: int) -> dict[st
             raise UserError(f"{files[name]}: {columns}x{rows} pixels, where HR at x{scale} has {width}x{height}")
         images[sample.name] = image[..., :height, :width]
     return images
-
-
-def _lookup(images: Mapping[str, Tensor], sample: Sample) -> Tensor:
-    return as_float(images[sample.name])
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,7 +1,7 @@
 """Pure functions on images: float tensors [N, C, H, W] in [0, 1], RGB unless the name says otherwise."""
 
 import math
-from functools import cache, reduce
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -38,16 +38,17 @@ def _resample(x: Tensor, dim: int, phases: int, step: int, pad: bool = True) -> 
     Written as sums of shifted images, as torch's own bicubic loses 1e-5 in float32, renormalises at the borders
     where MATLAB mirrors, and would be rounded under autocast or TF32 were it a convolution.
     """
+    all_taps, reach = _cubic_taps(phases, step)
     if pad:
-        x = symmetric_pad(x, 2 * step, dim)
-    count = x.shape[dim] // step - 4
+        x = symmetric_pad(x, reach, dim)
+    count = (x.shape[dim] - 2 * reach) // step
 
     def shifted(start: int) -> Tensor:
         pixels = slice(start, start + step * (count - 1) + 1, step)
         return x[..., pixels, :] if dim == -2 else x[..., pixels]
 
     rows = []
-    for taps in _cubic_taps(phases, step):
+    for taps in all_taps:
         (first, weight), *others = taps
         row = shifted(first) * weight
         for start, weight in others:
@@ -56,15 +57,18 @@ def _resample(x: Tensor, dim: int, phases: int, step: int, pad: bool = True) -> 
     return torch.stack(rows, dim).flatten(dim - 1, dim)
 
 
-@cache
-def _cubic_taps(phases: int, step: int) -> list[list[tuple[int, float]]]:
-    """For each phase the pixels that count, from 2*step before the first, and their weights."""
-    taps = []
+@lru_cache(32)
+def _cubic_taps(phases: int, step: int) -> tuple[list[list[tuple[int, float]]], int]:
+    """For each phase the pixels that count, from `reach` before the first, and their weights; and `reach`."""
+    stretch = max(step / phases, 1.0)  # of the kernel, against aliasing
+    reach, taps = math.ceil(2 * stretch), []
     for phase in range(phases):
         centre = (phase + 0.5) * step / phases - 0.5
-        weights = [_cubic(abs(pixel - centre) / step) for pixel in range(-2 * step, 3 * step)]
-        taps.append([(start, weight / sum(weights)) for start, weight in enumerate(weights) if weight])
-    return taps
+        pixels = range(math.ceil(centre - 2 * stretch), math.floor(centre + 2 * stretch) + 1)
+        weights = {pixel: _cubic(abs(pixel - centre) / stretch) for pixel in pixels}
+        total = sum(weights.values())
+        taps.append([(reach + pixel, weight / total) for pixel, weight in weights.items() if weight])
+    return taps, reach
 
 
 def _cubic(x: float) -> float:
@@ -77,16 +81,8 @@ def _cubic(x: float) -> float:
 def bicubic_resize(x: Tensor, height: int, width: int) -> Tensor:
     """Any size to any other as MATLAB's `imresize(x, [height width], "bicubic")`: [N, C, height, width]."""
     for dim, size in ((-2, height), (-1, width)):
-        old = x.shape[dim]
-        stretch = max(old / size, 1.0)  # of the kernel, against aliasing
-        centres = ((torch.arange(size, dtype=torch.float64) + 0.5) * old / size - 0.5)[:, None]
-        index = (centres - 2 * stretch).ceil() + torch.arange(math.ceil(4 * stretch) + 1)
-        weights = ((index - centres).abs() / stretch).apply_(_cubic)
-        weights = (weights / weights.sum(1, keepdim=True)).to(x).unflatten(0, (size, *[1] * (dim == -2)))
-        pad = math.ceil(2 * stretch) + 2
-        x = symmetric_pad(x, pad, dim)
-        taps = zip((index.long() + pad).to(x.device).unbind(-1), weights.unbind(-1), strict=True)
-        x = reduce(torch.add, (x.index_select(dim, i) * weight for i, weight in taps))
+        common = math.gcd(size, x.shape[dim])
+        x = _resample(x, dim, size // common, x.shape[dim] // common)
     return x
 
 
@@ -115,13 +111,19 @@ def cut(image: Tensor, part: list[slice], whole: list[slice] | None = None, rati
     Tiles are rows and columns of the input, as [slice(0, 64), slice(64, 128)]; `image` [N, C, H, W] has `ratio` times
     as many rows and columns.
     """
-    rows, columns = within(part, whole or [slice(0, 0)] * 2, ratio)
+    rows, columns = within(part, whole or [slice(0, 0)] * 2, ratio)  # of `whole` the starts count
     return image[:, :, rows, columns]
 
 
 def within(part: list[slice], whole: list[slice], ratio: int) -> list[slice]:
     """The tile `part`, counted from where the tile `whole` begins, in pixels of which `ratio` are as long as one."""
     return [slice((s.start - o.start) * ratio, (s.stop - o.start) * ratio) for s, o in zip(part, whole, strict=True)]
+
+
+def grown(part: list[slice], margin: int, image: Tensor) -> list[slice]:
+    """A part of an image and the margin around it, as far as there is one."""
+    sizes = image.shape[2:]
+    return [slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(part, sizes, strict=True)]
 
 
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:

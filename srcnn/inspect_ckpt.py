@@ -22,7 +22,7 @@ from srcnn.launch import fail
 def describe(path: Path) -> dict[str, Any]:
     """The facts about a checkpoint, in plain data; the settings of its run come last, as they are long."""
     net, checkpoint = load_network(path)
-    kind = "run" if "loops" in checkpoint else "weights" if "network" in checkpoint else "bare weights"
+    kind = "run" if "optimizer_states" in checkpoint else "weights" if "network" in checkpoint else "bare weights"
     facts = {"file": str(path), "bytes": path.stat().st_size, "kind": kind, "network": type(net).__name__}
     facts |= {"scale": net.scale, "scale_assumed": checkpoint.get("scale_assumed", False), "arguments": net.arguments}
     facts |= {"parameters": net.parameter_count, "multiply_adds_1280x720": net.multiply_adds()}
@@ -30,9 +30,10 @@ def describe(path: Path) -> dict[str, Any]:
     if kind == "run":
         groups = [group for state in checkpoint["optimizer_states"] for group in state["param_groups"]]
         saving = [state for state in checkpoint["callbacks"].values() if state.get("monitor") == "val/psnr"]
+        best = [float(state["best_model_score"]) for state in saving if state["best_model_score"] is not None]
         facts |= {"epoch": checkpoint["epoch"], "step": checkpoint["global_step"]}
         facts["learning_rates"] = [float(group["lr"]) for group in groups]
-        facts["best_scores"] = [float(state["best_model_score"]) for state in saving]
+        facts["best_scores"] = best
         facts["averaged_weights"] = "current_model_state" in checkpoint
     facts |= checkpoint["run"]
     return {key: facts[key] for key in sorted(facts, key=lambda key: key == "settings")}

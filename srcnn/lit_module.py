@@ -228,8 +228,18 @@ class SuperResolution(L.LightningModule):
         # Plain data alone, whatever a subclass has saved: nothing else is read from a file.
         checkpoint["hyper_parameters"] = {k: v if is_plain(v) else _described(v) for k, v in self.hparams.items()}
         checkpoint["rng_state"] = torch.get_rng_state()  # of dropout and the like: the patches need none
-        loops = checkpoint["loops"]["fit_loop"]
-        if loops["epoch_loop.batch_progress"]["current"]["ready"] < self.trainer.num_training_batches:
+        trainer: Any = self.trainer
+        loops, fit_loop = checkpoint["loops"]["fit_loop"], trainer.fit_loop
+        batches, validated = (loops[f"epoch_loop.{loop}batch_progress"] for loop in ("", "val_loop."))
+        is_step_over = batches["current"]["completed"] == batches["current"]["processed"]
+        has_begun = trainer.validating and validated["current"]["completed"] < sum(trainer.num_val_batches)
+        if has_begun or (not is_step_over and fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher)):
+            # Within a validation, or before one: it has to be made anew, where Lightning would skip it, or its first
+            # images. As it writes what has stopped within the first of them.
+            for counter in ("total", "current"):
+                batches[counter]["completed"] = batches[counter]["processed"]
+                validated[counter] |= {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+        if batches["current"]["ready"] < trainer.num_training_batches:
             for counter in ("total", "current"):  # an epoch that `max_steps` has cut short goes on when resumed
                 loops["epoch_progress"][counter]["processed"] = loops["epoch_progress"][counter]["completed"]
 

@@ -60,22 +60,21 @@ class Protocol(NamedTuple):
 
     def compare(self, sr: Tensor, lr: Tensor, hr: Tensor, with_ssim: bool = True) -> Score:
         """Score one SR image, and bicubic on its LR image. SSIM takes longer than small networks; without it NaN."""
-        border, figures = _border(hr.shape[-1] // lr.shape[-1]), list[float]()
+        scale, figures = hr.shape[-1] // lr.shape[-1], list[float]()
         for image in (sr, self.bicubic(lr, hr)):
-            pair = [shave(luma, border) for luma in self.luma(image, hr)]
+            pair = [shave(luma, scale * (scale > 1)) for luma in self.luma(image, hr)]
             figures += [psnr(*pair), ssim(*pair) if with_ssim else math.nan]
         return Score(*figures)
 
     def network_input(self, lr: Tensor, hr: Tensor, channels: int) -> Tensor:
         """LR in [0, 1] as a network gets it."""
-        if self._is_exact(lr):
-            return self._luma_lr(lr, hr).to(lr) if channels == 1 else lr
-        return quantize(as_float(lr))
+        if self.lr_8bit or not lr.is_floating_point():
+            return quantize(as_float(lr))
+        return self._luma_lr(lr, hr).to(lr) if channels == 1 else lr
 
     def bicubic(self, lr: Tensor, hr: Tensor) -> Tensor:
         """Bicubic enlargement of LR, or of its luma."""
-        pixels = self._luma_lr(lr, hr) if self._is_exact(lr) else quantize(as_float(lr))
-        return bicubic_up(pixels, hr.shape[-1] // lr.shape[-1])
+        return bicubic_up(self.network_input(lr, hr, channels=1), hr.shape[-1] // lr.shape[-1])
 
     def luma(self, sr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
         """The luma of SR, clipped and rounded to 8 bits, and of HR: [N, 1, H, W] in [0, 255], float64 on the CPU."""
@@ -84,9 +83,6 @@ class Protocol(NamedTuple):
         if sr.shape[1] < hr.shape[1]:
             return to_uint8(sr).cpu().double(), self._luma(hr)
         return self._luma(quantize(gray_of(sr)) if sr.shape[1] > hr.shape[1] else sr), self._luma(hr)
-
-    def _is_exact(self, lr: Tensor) -> bool:
-        return lr.is_floating_point() and not self.lr_8bit
 
     def _luma_lr(self, lr: Tensor, hr: Tensor) -> Tensor:
         """The luma of LR. Where LR is HR shrunk, luma is rounded before, as in the authors' code: it makes 0.01 dB."""
@@ -109,10 +105,6 @@ def find_protocol(name: str) -> Protocol:
     """The protocol of that name; UserError where there is none."""
     check_choice("protocol", name, tuple(PROTOCOLS))
     return PROTOCOLS[name]
-
-
-def _border(scale: int) -> int:
-    return scale if scale > 1 else 0
 
 
 def psnr(image: Tensor, truth: Tensor) -> float:
@@ -154,7 +146,7 @@ class _MeanOverImages(MeanMetric):
 
     def __init__(self, protocol: Protocol, scale: int):
         super().__init__()
-        self.protocol, self.border = protocol, _border(scale)
+        self.protocol, self.border = protocol, scale * (scale > 1)
         self.add_state("left_out", torch.tensor(0), "sum")
 
     def update(self, sr: Tensor, hr: Tensor) -> None:  # type: ignore[override]

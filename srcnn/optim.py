@@ -1,7 +1,7 @@
 """Optimisers that treat layers differently, and the learning rate over a run; else any class of torch.optim serves."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -51,12 +51,10 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
     ):
         later_lr = lr if later_lr is None else later_lr
-        check_range("lr", lr, 0)
-        check_range("later_lr", later_lr, 0)
+        rates = {"lr": lr, "later_lr": later_lr, "bias_lr": bias_lr, "whiten": whiten, "weight_decay": weight_decay}
+        for name, value in rates.items():
+            check_range(name, value, 0)
         check_range("momentum", momentum, 0, 1)
-        check_range("bias_lr", bias_lr, 0)
-        check_range("whiten", whiten, 0)
-        check_range("weight_decay", weight_decay, 0)
         # A weight that is computed, as by weight normalisation, is not a parameter: what it is made of learns by Adam.
         layers = [m for m in module.modules() if isinstance(m, _LAYERS) and isinstance(m.weight, nn.Parameter)]
         self._layers = {layer.weight: layer for layer in layers if layer.weight.requires_grad}
@@ -65,9 +63,9 @@ class Muon(torch.optim.Optimizer):
         rest = [p for p in module.parameters() if p.requires_grad and p not in self._layers]
         options = {"momentum": momentum, "weight_decay": weight_decay}
         first = {"params": images, "lr": lr, "whiten": whiten, **options}
-        others = {"params": weights, "lr": later_lr, "whiten": 0.0, **options}
-        vectors = {"params": rest, "lr": bias_lr}
-        super().__init__([first, others, vectors], {"betas": (0.9, 0.95), "eps": 1e-8})
+        later = {"params": weights, "lr": later_lr, "whiten": 0.0, **options}
+        others = {"params": rest, "lr": bias_lr}
+        super().__init__([first, later, others], {"betas": (0.9, 0.95), "eps": 1e-8})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -88,19 +86,19 @@ class Muon(torch.optim.Optimizer):
             state["momentum"] = torch.zeros_like(weight)
         momentum = state["momentum"].mul_(group["momentum"]).add_(gradient)
         layer = self._layers[weight]
-        update = _as_rows(gradient.add(momentum, alpha=group["momentum"]), layer)  # Nesterov's
-        layers, rows, columns = update.shape
+        matrices = _as_rows(gradient.add(momentum, alpha=group["momentum"]), layer)  # Nesterov's momentum
+        _, rows, columns = matrices.shape
         if group["whiten"]:
             whitener = _whitener(*weight.shape[1:3], group["whiten"], weight.device).to(weight.dtype)
-            matrix = _orthogonalise(update[0] @ whitener) @ whitener
-            matrix *= min(rows, columns) ** 0.5 / (matrix.norm() + 1e-12)  # as large as it would be without
-        elif layers == 1:
-            matrix = _orthogonalise(update[0])
+            update = _orthogonalise(matrices @ whitener) @ whitener
+            update *= min(rows, columns) ** 0.5 / (update.norm() + 1e-12)  # as large as it would be without
         else:
-            matrix = torch.vmap(_orthogonalise)(update)
-        step = _as_weight(matrix.view(layers, rows, columns), layer)
+            update = _orthogonalise(matrices)
+        if isinstance(layer, nn.ConvTranspose2d):  # what only rearranges is undone by its transpose
+            (update,) = torch.func.vjp(lambda weight: _as_rows(weight, layer), weight)[1](update)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
-        weight.add_(step.reshape(weight.shape), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
+        # The larger factor where a row has fewer weights than there are rows: then rows are shorter than 1.
+        weight.add_(update.reshape(weight.shape), alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
     def _adam_step(self, bias: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         state = self.state[bias]
@@ -137,28 +135,15 @@ def _as_rows(weight: Tensor, layer: nn.Module) -> Tensor:
     return taps.permute(0, 2, 4, 6, 1, 3, 5).flatten(4).flatten(1, 3)
 
 
-def _as_weight(rows: Tensor, layer: nn.Module) -> Tensor:
-    """The inverse of `_as_rows`, for any but a transposed convolution up to the shape."""
-    if not isinstance(layer, nn.ConvTranspose2d):
-        return rows
-    (height, width), (stride_y, stride_x) = layer.kernel_size, layer.stride
-    outputs = layer.out_channels // layer.groups
-    columns = (layer.in_channels // layer.groups, -(-height // stride_y), -(-width // stride_x))
-    taps = rows.view(layer.groups, outputs, stride_y, stride_x, *columns)
-    # [groups, out, phase y, phase x, in, tap y, tap x] -> [groups, in, out, tap y, phase y, tap x, phase x]
-    weight = taps.permute(0, 4, 1, 5, 2, 6, 3).flatten(5).flatten(3, 4).flatten(0, 1)
-    return weight[..., :height, :width]
-
-
-def _orthogonalise(matrix: Tensor) -> Tensor:
-    """The nearest matrix whose singular values are all one, roughly (0.7 to 1.2): five Newton-Schulz iterations."""
-    x = matrix / (matrix.norm() + 1e-12)
-    wide = x if x.shape[0] <= x.shape[1] else x.T
+def _orthogonalise(matrices: Tensor) -> Tensor:
+    """The nearest matrices whose singular values are all one, roughly (0.7 to 1.2): five Newton-Schulz iterations."""
+    x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-12)
+    wide = x if x.shape[1] <= x.shape[2] else x.mT
     for _ in range(5):  # a x + (b G + c G^2) x, with G = x x^T
-        gram = wide @ wide.T
-        quintic = torch.addmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)
-        wide = torch.addmm(wide, quintic, wide, beta=3.4445)
-    return wide if x.shape[0] <= x.shape[1] else wide.T
+        gram = wide @ wide.mT
+        quintic = torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315)  # b, c
+        wide = torch.baddbmm(wide, quintic, wide, beta=3.4445)  # a
+    return wide if x.shape[1] <= x.shape[2] else wide.mT
 
 
 @cache
@@ -180,31 +165,20 @@ class Schedule:
     """The learning rate over a run, as a factor of the optimiser's `lr`: a function of progress that keeps no state.
 
     It rises linearly for `warmup` steps (or epochs), holds for the share `hold` of the run, then falls to the share
-    `final` as a "cosine" or "linear"; "multistep" multiplies by `gamma` at each of `milestones` instead.
+    `final` as a "cosine" or "linear". Of a run without an end (`total` infinite) it holds for ever.
     """
 
-    def __init__(
-        self,
-        shape: str,
-        warmup: int = 0,
-        hold: float = 0.0,
-        final: float = 0.0,
-        milestones: Sequence[int] = (),
-        gamma: float = 0.1,
-    ):
-        check_choice("shape", shape, ("cosine", "linear", "multistep"))
+    def __init__(self, shape: str, warmup: int = 0, hold: float = 0.0, final: float = 0.0):
+        check_choice("shape", shape, ("cosine", "linear"))
         check_range("warmup", warmup, 0)
-        for name, share in (("hold", hold), ("final", final), ("gamma", gamma)):
-            check_range(name, share, 0, 1)
+        check_range("hold", hold, 0, 1)
+        check_range("final", final, 0, 1)
         self.shape, self.warmup, self.hold, self.final = shape, warmup, hold, final
-        self.milestones, self.gamma = milestones, gamma
 
     def __call__(self, now: int, total: float) -> float:
         """The factor after `now` of `total` steps (or epochs)."""
         rise = min(1.0, (now + 1) / (self.warmup + 1))
-        if self.shape == "multistep":
-            return rise * self.gamma ** sum(now >= milestone for milestone in self.milestones)
-        start = max(self.warmup, self.hold * total)
+        start = max(self.warmup, self.hold * total if self.hold else 0)
         progress = min(1.0, max(0.0, (now - start) / max(1, total - start)))
         fall = (1 + math.cos(math.pi * progress)) / 2 if self.shape == "cosine" else 1 - progress
         return rise * (self.final + (1 - self.final) * fall)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,19 +55,25 @@ FAIL = """
 import lightning as L
 
 class Fail(L.Callback):
-    def on_validation_batch_end(self, trainer, *_):
+    def on_{}(self, trainer, *_):
         if trainer.global_step == 9:
             raise RuntimeError("within a validation")
 """
+EACH_STEP = ["callbacks.within_epoch.train_time_interval.minutes=0", "callbacks.last.save_on_exception=false"]
 
 
-def test_a_run_that_fails_within_a_validation(whole: Path, tmp_path: Path) -> None:
-    """Of averaged weights, which Lightning has put in the place of the raw ones by then."""
-    (tmp_path / "fails.py").write_text(FAIL)
-    run("train.py", *SETTINGS, "+callbacks.fail._target_=fails.Fail", "hydra.run.dir=run", cwd=tmp_path, code=1)
+@pytest.mark.parametrize(("hook", "words"), [("validation_batch_end", []), ("validation_start", EACH_STEP)])
+def test_a_run_that_fails_in_a_validation(hook: str, words: list[str], whole: Path, tmp_path: Path) -> None:
+    """When averaged weights are in the place of the raw ones; and with a checkpoint of just before, of a step."""
+    (tmp_path / "fails.py").write_text(FAIL.format(hook))
+    run("train.py", *SETTINGS, *words, "+callbacks.fail._target_=fails.Fail", "hydra.run.dir=run", cwd=tmp_path, code=1)
+    sys.modules.pop("fails")
     assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 9
     run("train.py", "resume=run", "~callbacks.fail", cwd=tmp_path)
-    assert lost(whole, tmp_path / "run") == []
+    one, other = (read_checkpoint(folder / "weights.pth")["state_dict"] for folder in (whole, tmp_path / "run"))
+    assert not differences(one, other)
+    rows = [[row["step"] for row in read_csv(folder / "metrics.csv")] for folder in (whole, tmp_path / "run")]
+    assert rows[0] == rows[1]
 
 
 def test_nan_ends_a_run(tmp_path: Path) -> None:

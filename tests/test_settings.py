@@ -27,7 +27,7 @@ WRONG = [
     ("data.exclude=[leaves0,leaves1,leaves2]", "data.exclude leaves no image of leaves"),
     ("model.kernels=[9,2,5]", "kernels=2: must be odd"),
     ("loss=psnr loss.floor=0", "floor=0: must be a number, between 1e-12 and 1"),
-    ("scheduler=cosine scheduler.schedule.shape=foo", "shape=foo: choose cosine, linear or multistep"),
+    ("scheduler=cosine scheduler.schedule.shape=foo", "shape=foo: choose cosine or linear"),
     ("scheduler=cosine scheduler.interval=foo", "scheduler.interval=foo: choose step or epoch"),
     ("callbacks=ema callbacks.ema.decay=1.5", "decay=1.5: must be a number, between 0 and 1"),
     ("degradation=camera degradation.quality=[0,50]", "quality=0: must be a number, between 1 and 100"),

@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 from srcnn.data.datamodule import SRDataModule
 from srcnn.data.degrade import Bicubic, Given
 from srcnn.data.leaves import Leaves
-from srcnn.data.samples import label, read_pairs, read_samples, set_images
+from srcnn.data.samples import Sample, label, read_samples, set_images
 from srcnn.data.sources import ImagePath, Rescaled, match
 from srcnn.errors import UserError
 from srcnn.files import read_image
@@ -25,6 +25,10 @@ def write_pair(folder: Path, hr_name: str, lr_name: str, number: int, scale: int
     return hr, lr
 
 
+def read_pairs(hr: Path, lr: Path, scale: int) -> list[Sample]:
+    return read_samples(match(str(hr), str(lr), scale), "pairs", scale, Given())
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     """Three HR images and their LR of half the size, named as the field names them."""
@@ -37,7 +41,7 @@ def test_pairs_are_matched_by_name(folders: tuple[Path, Path]) -> None:
     """Also é in one character or, as macOS writes it, in two."""
     one, two = (unicodedata.normalize(form, "é.png") for form in ("NFC", "NFD"))
     write_pair(folders[0].parent, one, two, 3)
-    samples = read_pairs(*map(str, folders), scale=2)
+    samples = read_pairs(*folders, scale=2)
     assert [sample.name for sample in samples] == ["a", "b", "c", one[0]]
     for sample, lr in zip(samples, ("a.bmp", "bx2.png", "c_x2.png", two), strict=True):
         assert torch.equal(sample.lr[0], read_image(folders[1] / lr))
@@ -49,19 +53,19 @@ def test_hr_is_cropped_to_its_lr(height: int, fits: bool, tmp_path: Path) -> Non
     write_image(tmp_path / "hr" / "a.png", hr := Leaves(0, 130, 0).read()[0][:, :height, :128])
     write_image(tmp_path / "lr" / "a.png", torch.zeros(3, 42, 42, dtype=torch.uint8))
     if fits:
-        (sample,) = read_pairs(str(tmp_path / "hr"), str(tmp_path / "lr"), 3)
+        (sample,) = read_pairs(tmp_path / "hr", tmp_path / "lr", 3)
         assert torch.equal(sample.hr[0], hr[:, :126, :126])
     else:
         with pytest.raises(
             UserError, match=rf"hr/a\.png and .*lr/a\.png: HR of 128x{height} is not 3 times LR of 42x42"
         ):
-            read_pairs(str(tmp_path / "hr"), str(tmp_path / "lr"), 3)
+            read_pairs(tmp_path / "hr", tmp_path / "lr", 3)
 
 
 def test_a_gray_lr_beside_rgb(tmp_path: Path) -> None:
     write_image(tmp_path / "hr" / "a.png", Leaves(0, 48, 0).read()[0])
     write_image(tmp_path / "lr" / "a.png", gray := Leaves(0, 24, 0).read()[0][:1])
-    (sample,) = read_pairs(str(tmp_path / "hr"), str(tmp_path / "lr"), 2)
+    (sample,) = read_pairs(tmp_path / "hr", tmp_path / "lr", 2)
     assert torch.equal(sample.lr[0], gray.expand(3, -1, -1))
 
 

@@ -10,7 +10,7 @@ from srcnn.data.leaves import dead_leaves
 from srcnn.image import bicubic_down, bicubic_resize, bicubic_up, quantize, to_uint8
 from srcnn.inference.fast_srcnn import FastSRCNN
 from srcnn.inference.image_file import ImageFile
-from srcnn.inference.tiles import Bicubic, SelfEnsemble, enlarge, enlarge_to, for_inference, in_bf16, super_resolve
+from srcnn.inference.tiles import SelfEnsemble, enlarge, enlarge_to, for_inference, in_bf16, super_resolve
 from srcnn.nets import EDSR, ESPCN, FSRCNN, SRCNN, VDSR, Compact, Network
 
 RANDOM = {"init": "published"}  # no layer of zeros
@@ -147,7 +147,6 @@ def test_self_ensemble_is_the_mean_over_orientations() -> None:
         results = [(net(a).rot90(-k, (2, 3)), net(b).flip(2).rot90(-k, (2, 3))) for k, (a, b) in enumerate(turned)]
     mean = torch.stack([result for pair in results for result in pair]).mean(0)
     torch.testing.assert_close(super_resolve(SelfEnsemble(net), lr), mean)
-    torch.testing.assert_close(super_resolve(Bicubic(4), lr[:, :1]), bicubic_up(lr[:, :1], 4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

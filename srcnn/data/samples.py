@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from srcnn.data.degrade import Degradation, Given
+from srcnn.data.degrade import Degradation
 from srcnn.data.sets import find_images
-from srcnn.data.sources import ImagePath, Source, match, read_versions
+from srcnn.data.sources import ImagePath, Source, read_versions
 from srcnn.errors import UserError
 from srcnn.files import as_text
 
@@ -41,11 +41,6 @@ def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradat
     for name in names:
         samples += read_samples(set_images(name, root), label(name, names), scale, degradation)
     return samples
-
-
-def read_pairs(hr_folder: str, lr_folder: str, scale: int) -> list[Sample]:
-    """The images of two folders, HR and LR, matched by name (see `srcnn.data.sources.match`)."""
-    return read_samples(match(hr_folder, lr_folder, scale), label(hr_folder, []), scale, Given())
 
 
 def read_samples(images: Mapping[str, Source], image_set: str, scale: int, degradation: Degradation) -> list[Sample]:

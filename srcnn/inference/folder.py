@@ -135,7 +135,10 @@ def enlarge_files(
         return counts, last
     kinds = {"there already (overwrite=true makes them again)": counts["there already"], "skipped": counts["skipped"]}
     line = [f"{counts['enlarged']} of {len(jobs)} images enlarged", *(f"{n} {kind}" for kind, n in kinds.items() if n)]
-    return counts, f"{', '.join(line)}; in {os.path.commonpath([target.parent for target in jobs.values()]) or '.'}"
+    folders = [target.parent for target in jobs.values()]
+    if len({folder.is_absolute() for folder in folders}) > 1:
+        folders = [folder.absolute() for folder in folders]
+    return counts, f"{', '.join(line)}; in {os.path.commonpath(folders) or '.'}"
 
 
 def _size(image: ImageFile, scale: int, width: int = 0, height: int = 0) -> tuple[int, int]:

@@ -12,8 +12,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from srcnn.image import as_float, as_type, bicubic_resize, bicubic_up, cut, gray_of, rgb_to_ycbcr, within, ycbcr_to_rgb
-from srcnn.inference.fast_srcnn import FastSRCNN, grown
+from srcnn.image import (
+    as_float,
+    as_type,
+    bicubic_resize,
+    bicubic_up,
+    cut,
+    gray_of,
+    grown,
+    rgb_to_ycbcr,
+    within,
+    ycbcr_to_rgb,
+)
+from srcnn.inference.fast_srcnn import FastSRCNN
 from srcnn.inference.image_file import ImageFile
 from srcnn.nets import SRCNN, Network
 
@@ -45,18 +56,17 @@ def super_resolve(
     def compute(core: list[slice]) -> int:
         rows, columns = (part.stop - part.start for part in core)
         try:
-            y = _sr_of_tile(net, lr, core, device)
+            cut(sr, core, ratio=net.scale).copy_(as_type(_sr_of_tile(net, lr, core, device), lr.dtype))
+            return rows * columns
         except RuntimeError as error:  # CUDA's is a subclass, the CPU's has no other name
             if "memory" not in str(error) or rows * columns == 1:
                 raise
-        else:
-            cut(sr, core, ratio=net.scale).copy_(as_type(y, lr.dtype))
-            return rows * columns
-        # Here, where no error holds what the tile that failed had computed.
+        # Outside of `except`, whose traceback keeps the tensors of the tile that failed.
         return sum(map(compute, _split(core, (-(-rows // 2), -(-columns // 2)))))
 
     whole = [slice(0, side) for side in lr.shape[2:]]
-    sides = tile or (net.tile if device.type == "cpu" else 2 * (_GPU_TILE // net.body_scale,))
+    gpu_side = _GPU_TILE // net.body_scale
+    sides = tile or (net.tile if device.type == "cpu" else (gpu_side, gpu_side))
     height, width = (max(1, side * net.body_scale // net.scale) for side in sides)
     if not tile and threads > 1:
         height = min(height, max(16, -(-lr.shape[2] // threads)))  # something for every thread to do
@@ -78,7 +88,7 @@ def _split(whole: list[slice], sides: tuple[int, int]) -> list[list[slice]]:
 
 
 def _sr_of_tile(net: Network, lr: Tensor, core: list[slice], device: torch.device) -> Tensor:
-    """SR of a part of the LR image, as float."""
+    """SR of the part `core` of the LR image, as float: of `seen`, which the body looks at, itself made of `read`."""
     ratio = net.scale // net.body_scale  # pixels of the body's input per LR pixel
     seen = grown(core, math.ceil(net.receptive_radius / ratio), lr)
     read = grown(seen, net.preprocess_radius, lr)
@@ -108,7 +118,7 @@ def _in_threads(work: Callable[[list[slice]], int], tiles: list[list[slice]], th
     def begin() -> None:
         torch.set_autocast_enabled("cpu", autocast)
         torch.set_autocast_dtype("cpu", dtype)
-        torch.get_num_threads()  # takes what is common to all threads, once
+        torch.get_num_threads()  # else at its first use a thread takes the common number, and undoes the next line
         torch.set_num_threads(1)  # sets this thread's and the common one, which another thread sets back
         other = Thread(target=torch.set_num_threads, args=(threads,))
         other.start()
@@ -132,7 +142,7 @@ def for_inference(net: Network) -> Network:
 
 
 def in_bf16(net: Network) -> Network:
-    """The network with the convolutions of its body in bf16; what is around it, as bicubic, stays in float32."""
+    """The network itself, changed: the convolutions of its body in bf16; what is around it, as bicubic, in float32."""
     device = next(net.parameters()).device.type
     net.body_of_tile = torch.autocast(device, torch.bfloat16)(net.body_of_tile)  # type: ignore[method-assign]
     return net
@@ -148,7 +158,8 @@ def enlarge(net: Network, image: ImageFile, progress: Progress | None = None) ->
     batch = colour[:, None] if image.mode == "CMYK" else colour[None]
     sr = super_resolve(net, batch, progress=progress).flatten(0, 1)
     if has_alpha:
-        sr = torch.cat([sr, super_resolve(Bicubic(net.scale), image.planes[None, -1:])[0]])
+        alpha = bicubic_up(as_float(image.planes[None, -1:]).float(), net.scale)[0]
+        sr = torch.cat([sr, as_type(alpha, sr.dtype).to(sr.dtype)])
     return replace(image, planes=sr)
 
 
@@ -175,21 +186,6 @@ def _spread(colour: Tensor, alpha: Tensor, radius: int) -> Tensor:
         pixels = torch.where(known > 0, pixels, mean)
         known = (weight > 0).float()
     return as_type(pixels, colour.dtype)[0].to(colour.dtype)
-
-
-class Bicubic(Network):
-    """MATLAB's bicubic as a network without parameters: each channel by itself."""
-
-    body_scale, receptive_radius, preprocess_radius = 1, 0, 2
-
-    def __init__(self, scale: int):
-        super().__init__(scale, channels=1)
-
-    def preprocess(self, lr: Tensor) -> Tensor:
-        return bicubic_up(lr, self.scale)
-
-    def body(self, x: Tensor) -> Tensor:
-        return x
 
 
 class SelfEnsemble(Network):

@@ -26,7 +26,8 @@ class Network(nn.Module):
     body_scale         enlargement done inside `body`: 1 where `preprocess` enlarges, else `scale`
     receptive_radius   pixels of `body`'s input, on each side, that one of its pixels depends on: tiles overlap by these
     preprocess_radius  pixels of the LR image, on each side, that one pixel of `preprocess` depends on
-    margin             LR pixels, on each side, that training crops are larger by, as `valid` cuts them off
+    margin             LR pixels, on each side, by which training crops are larger than asked for, if `valid` leaves out
+                       more than the layers' own radius
     tile               rows and columns of `body`'s input that a CPU computes at a time: their features fit its cache
 
     `arguments` holds the constructor's arguments, so that a checkpoint can say how to build the network; they must be
@@ -43,10 +44,10 @@ class Network(nn.Module):
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        other = NETWORKS.setdefault(cls.__name__, cls)
-        if other.__module__ != cls.__module__:
-            raise UserError(f"{cls.__module__}: {other.__module__} has a network {cls.__name__} too; rename yours")
-        NETWORKS[cls.__name__] = cls
+        known = NETWORKS.get(cls.__name__, cls)
+        if known.__module__ != cls.__module__:
+            raise UserError(f"{cls.__module__}: {known.__module__} has a network {cls.__name__} too; rename yours")
+        NETWORKS[cls.__name__] = cls  # of a cell that is run again the new one
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         net = super().__new__(cls)
@@ -55,12 +56,12 @@ class Network(nn.Module):
         except TypeError:  # __init__ will say so itself; copy.copy and pickle call without arguments
             return net
         bound.apply_defaults()
-        named = dict(list(bound.arguments.items())[1:])
+        named = dict(list(bound.arguments.items())[1:])  # without self; **options beside the others
         for name, parameter in bound.signature.parameters.items():
             if parameter.kind is parameter.VAR_KEYWORD:
                 named |= named.pop(name)
         # A tuple and OmegaConf's lists become lists.
-        net.__dict__["arguments"] = {
+        net.arguments = {
             key: list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
             for key, value in named.items()
         }
@@ -68,7 +69,7 @@ class Network(nn.Module):
 
     def __init__(self, scale: int, channels: int = 3):
         super().__init__()
-        if scale not in range(1, 9):
+        if type(scale) is not int or scale not in range(1, 9):
             raise UserError(f"scale={scale}: must be a whole number between 1 (the same size) and 8")
         check_choice("channels", channels, (1, 3))
         self.scale, self.channels = scale, channels
@@ -119,6 +120,7 @@ class Network(nn.Module):
         counts = []
 
         def count(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            # Each weight counts once for every output pixel, of a transposed convolution for every input pixel.
             pixels = inputs[0] if isinstance(layer, nn.ConvTranspose2d) else output
             counts.append(pixels[:, 0].numel() * cast(Tensor, layer.weight).numel())
 
@@ -161,8 +163,8 @@ class PReLU(nn.PReLU):
     """nn.PReLU with slopes that are learned, one a channel, or all fixed at `slope`, and then in place.
 
     Learned slopes are computed as two ReLUs, as torch's own take six times as long in bf16 on a CPU. Fixed ones take a
-    sixth of that, and in a file they look like learned ones. In place: what comes in has to be needed by nothing else,
-    as the result of a convolution is not.
+    sixth of the two ReLUs' time, and in a file they look like learned ones. In place: what comes in has to be needed by
+    nothing else, as the result of a convolution is not.
     """
 
     def __init__(self, channels: int, slope: float | None = None):

@@ -88,11 +88,16 @@ class _WithLeakyReLU(nn.Module):
         self.conv, self.slope = conv, slope
         self.packed: dict[torch.dtype, tuple[Tensor, Tensor]] = {}  # weight, in oneDNN's own layout, and bias
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"packed": {}}  # such tensors cannot be copied
+
     def forward(self, x: Tensor) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        if x.device.type != "cpu" or dtype == torch.float64 or not torch.backends.mkldnn.is_available():
-            return F.leaky_relu(self.conv(x), self.slope)
         sides, onednn = ([1, 1], [1, 1], [1, 1], 1), torch.ops.mkldnn  # padding, stride, dilation; groups
+        is_known = x.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        is_known &= dtype == torch.float32 or (dtype == torch.bfloat16 and onednn._is_mkldnn_bf16_supported())
+        if not is_known:
+            return F.leaky_relu(self.conv(x), self.slope)
         if dtype not in self.packed:
             weight = onednn._reorder_convolution_weight(self.conv.weight.to(dtype), *sides, list(x.shape))
             self.packed[dtype] = weight, self.conv.bias.to(dtype)

@@ -100,14 +100,9 @@ def as_convolution(weight: Tensor, stride: int, before: int) -> tuple[Tensor, li
     weight  [in, out, k, k] of a transposed convolution that makes `stride` times as many pixels
     before  its padding: pixels that it cuts off in front
     """
-    kernel = weight.shape[2]
-    first, last = -(-(before - kernel + 1) // stride), (stride - 1 + before) // stride  # input pixels, from its own
-    phases, taps = torch.arange(stride)[:, None], torch.arange(first, last + 1)
-    # [phase, tap]: the row (or column) of the kernel by which output pixel `phase` weighs the input pixel `tap` ahead.
-    index = (phases + before - stride * taps).to(weight.device)
-    exists = (index >= 0) & (index < kernel)
-    index = index.clamp(0, kernel - 1)
-    rows = weight[:, :, index] * exists[:, :, None]  # [in, out, phase y, tap y, k]
-    both = rows[..., index] * exists  # [in, out, phase y, tap y, phase x, tap x]
-    as_planes = both.permute(1, 2, 4, 0, 3, 5)  # [out, phase y, phase x, in, tap y, tap x]
-    return as_planes.flatten(0, 2), [-first, last] * 2
+    # Zeros in front, so that the first of `stride` rows that a pixel gives begins a phase, and behind; then in reverse.
+    front, last = -before % stride, -(-before // stride)
+    kernel = F.pad(weight, (front, -(weight.shape[3] + front) % stride) * 2)
+    taps = kernel.unflatten(3, (-1, stride)).unflatten(2, (-1, stride)).flip(2, 4)
+    as_planes = taps.permute(1, 3, 5, 0, 2, 4)  # [out, phase y, phase x, in, tap y, tap x]
+    return as_planes.flatten(0, 2), [taps.shape[2] - 1 - last, last] * 2

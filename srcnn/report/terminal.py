@@ -125,7 +125,8 @@ class Progress(TQDMProgressBar):
         if "train/loss" in known:
             parts.append(f"loss {known['train/loss']:.4g}{' dB' * isinstance(pl_module.loss, PSNRLoss)}")
         if "val/psnr" in known:
-            parts.append(f"PSNR {known['val/psnr']:.2f} dB (bicubic {known['val/psnr_bicubic']:.2f})")
+            beside = f" (bicubic {known['val/psnr_bicubic']:.2f})" if "val/psnr_bicubic" in known else ""
+            parts.append(f"PSNR {known['val/psnr']:.2f} dB{beside}")
         parts.append(duration(seconds) + (f", {duration(left)} left" if 0 < left < math.inf else ""))
         tqdm.write("  ".join(parts))
         sys.stdout.flush()
