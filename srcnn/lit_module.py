@@ -214,9 +214,8 @@ class SuperResolution(L.LightningModule):
             self.trainer.should_stop = True  # so that Lightning validates before it stops, also within an epoch
 
     def on_train_end(self) -> None:
-        self.trainer.should_stop &= (
-            self.trainer.global_step != self.trainer.max_steps
-        )  # after a BatchSizeFinder a run begins
+        # A BatchSizeFinder trains before the run, with max_steps of its own.
+        self.trainer.should_stop &= self.trainer.global_step != self.trainer.max_steps
 
     def on_fit_end(self) -> None:
         self.steps = self.trainer.global_step

@@ -183,6 +183,14 @@ def test_inspect(trained: Path, tmp_path: Path) -> None:
     assert (facts["step"], facts["learning_rates"]) == (6, [1e-4])
     assert facts["settings"]["optim"]["lr"] == 1e-4 and "torch" in facts["versions"]
     assert "kind: weights\n" in run("-m", "srcnn.inspect_ckpt", "srcnn_x3", cwd=tmp_path)
+    state = torch.load(checkpoint, weights_only=True)
+    for saved in state["callbacks"].values():
+        saved |= {"best_model_score": None}  # of a run without validation
+    del state["optimizer_states"]  # ModelCheckpoint(save_weights_only=True)
+    torch.save(state, tmp_path / "light.ckpt")
+    assert "kind: weights\n" in run("-m", "srcnn.inspect_ckpt", "light.ckpt", cwd=tmp_path)
+    torch.save(state | {"optimizer_states": []}, tmp_path / "light.ckpt")
+    assert "best_scores: []\n" in run("-m", "srcnn.inspect_ckpt", "light.ckpt", cwd=tmp_path)
     torch.save(load_network("srcnn_x3")[0].state_dict(), tmp_path / "bare.pth")
     assert "settings" not in run("-m", "srcnn.inspect_ckpt", "bare.pth", cwd=tmp_path)
     weights = torch.load(trained / "weights.pth", weights_only=True)

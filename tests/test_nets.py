@@ -42,6 +42,10 @@ def test_check_names_what_is_wrong() -> None:
                 self.receptive_radius -= 1
             if fault == "unused":
                 self.unused = nn.Parameter(torch.ones(3))
+            if fault == "zoom":
+                self.body_scale = 2
+            if fault == "missing":
+                del self.receptive_radius
 
         def body(self, x: Tensor) -> Tensor:
             y = super().body(x)
@@ -54,6 +58,8 @@ def test_check_names_what_is_wrong() -> None:
         ("mean", "Wrong: in tiles its result differs from the whole"),
         ("shape", "Wrong makes [1, 3, "),
         ("unused", "Wrong: no gradient reaches unused"),
+        ("zoom", "Wrong.preprocess enlarges 2 times, where scale / body_scale is 1"),
+        ("missing", "Wrong does not set receptive_radius"),
     ):
         assert any(found.startswith(sentence) for found in check(Wrong(fault))), fault
     del NETWORKS["Wrong"]
@@ -123,6 +129,14 @@ def test_srcnn_is_the_assignments() -> None:
     assert torch.equal(net.preprocess(lr), bicubic_up(lr, 3))
 
 
+def test_what_pads_with_zeros_is_trained_up_to_its_border() -> None:
+    """See srcnn.nets.Network.valid; of replicated borders, which are no other pixels, what they touch is left out."""
+    lr = torch.rand(1, 3, 15, 15)
+    zeros = [SRCNN(padding_mode="zeros"), ESPCN(padding_mode="zeros"), VDSR(), FSRCNN(), Compact(), EDSR(depth=1)]
+    assert all(net.valid(lr).shape[-1] == 45 and net.margin == 0 for net in zeros)
+    assert SRCNN().valid(lr).shape[-1] == 45 - 2 * (2 * 3 + 6)
+
+
 @pytest.mark.parametrize(("scale", "channels"), [*product([2, 3, 4], [1, 3])])
 def test_identity(scale: int, channels: int) -> None:
     """What `init: identity` starts from; FSRCNN's is bilinear, which shows that SR and HR coincide."""
@@ -164,6 +178,7 @@ def test_replicated_borders(net: Network) -> None:
     ("net_type", "settings", "named"),
     [
         (SRCNN, {"scale": 9}, "scale=9"),
+        (SRCNN, {"scale": 2.0}, r"scale=2\.0"),
         (SRCNN, {"channels": 2}, "channels=2"),
         (SRCNN, {"kernels": (9, 2, 5)}, "kernels"),
         (SRCNN, {"widths": (64, 32, 16)}, r"kernels=\[9, 1, 5\] widths=\[64, 32, 16\]"),

@@ -55,6 +55,8 @@ def test_files_are_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert "6 of 6 images enlarged; in ., by compact_x2\n" in capsys.readouterr().out
     made = {f"{Path(name).with_suffix('')}_x2{Path(name).suffix}" for name in odd}
     assert names(tmp_path) == {*odd, *made, "resize=w_800_x3.png"}
+    both = run("predict.py", "a.png", tmp_path / "more" / "d.jpg", "overwrite=true", cwd=tmp_path)
+    assert f"2 of 2 images enlarged; in {tmp_path}, by" in both
     assert "error: while parsing" in run("predict.py", "scale=[", "a.png", cwd=tmp_path, code=2)
     assert run("predict.py", "nofile.jpg", cwd=tmp_path, code=2) == "error: nofile.jpg: no such file or folder\n"
     for words, sentence in {
