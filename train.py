@@ -53,7 +53,7 @@ def train(cfg: DictConfig) -> float | None:
     callbacks, loggers = launch.instantiate_all(cfg.get("callbacks")), launch.instantiate_all(cfg.get("logger"))
     make_trainer = instantiate(cfg.trainer, _partial_=True, _convert_="all")
     ours = {"default_root_dir": folder, "callbacks": callbacks, "logger": loggers or False}
-    trainer = make_trainer(**{key: value for key, value in ours.items() if key not in cfg.trainer})
+    trainer = make_trainer(**{key: value for key, value in ours.items() if key not in cfg.trainer})  # +trainer.logger=…
     launch.check_processes(trainer.num_devices * trainer.num_nodes)
     start = time.monotonic()
     trainer.fit(module, data, ckpt_path=cfg.ckpt_path, weights_only=True if cfg.ckpt_path else None)
@@ -63,8 +63,8 @@ def train(cfg: DictConfig) -> float | None:
     for path in folder.glob("hpc_ckpt_*.ckpt"):  # of SLURM's requeues: Lightning would load them ever after
         path.unlink()
 
-    # The test is of the weights one would ship, by a Trainer of its own on one device: the one that has trained would
-    # let its callbacks put other weights in their place.
+    # The test is of the weights that weights.pth will hold, by a Trainer of its own on one device: the one that has
+    # trained would let its callbacks put other weights in their place.
     checkpoint, val_psnr = best_checkpoint(trainer)
     if checkpoint:
         load_weights(net, checkpoint)

@@ -15,7 +15,7 @@ _LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d)
 
 
 def sgd(parameters: Iterable[nn.Parameter], lr: float, momentum: float, last_layer_lr: float) -> torch.optim.Optimizer:
-    """SGD with a learning rate of its own for the last layer, as the paper (section 3.2) needed to converge."""
+    """SGD with a learning rate of its own for the last layer, weight and bias, as the paper (section 3.2) needed."""
     check_range("last_layer_lr", last_layer_lr, 0)
     *first, weight, bias = parameters
     groups = [{"params": first, "lr": lr}, {"params": [weight, bias], "lr": last_layer_lr}]

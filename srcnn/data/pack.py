@@ -52,18 +52,19 @@ class Pack:
         """Map a file that `_write` has written."""
         with open(path, "rb") as file:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)  # lives on when the file is closed
-        header = json.loads(content[-8 - int.from_bytes(content[-8:], "little") : -8])
+        length = int.from_bytes(content[-8:], "little")
+        header = json.loads(content[-8 - length : -8])
         sizes, scale, versions = np.array(header["sizes"]), header["scale"], header["versions"]
         hr_rows = sizes.prod(1)
         lr_rows = hr_rows // scale**2
-        first = np.cumsum([0, *(hr_rows + versions * lr_rows)])
+        begin = np.cumsum([0, *(hr_rows + versions * lr_rows)])
         if hasattr(mmap, "MADV_RANDOM") and len(content) > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2:
-            content.madvise(mmap.MADV_RANDOM)  # patches are a few pixels here and there: read nothing ahead
+            content.madvise(mmap.MADV_RANDOM)  # of what memory cannot hold: patches are a few pixels here and there
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that it can't be written
-            pixels = torch.frombuffer(content, dtype=torch.uint8)[: 3 * int(first[-1])].view(-1, 3)
-        lr = (first[:-1] + hr_rows)[:, None] + lr_rows[:, None] * np.arange(versions)
-        return cls(path, pixels, scale, sizes, first[:-1], lr)
+            pixels = torch.frombuffer(content, dtype=torch.uint8)[: 3 * int(begin[-1])].view(-1, 3)
+        lr = (begin[:-1] + hr_rows)[:, None] + lr_rows[:, None] * np.arange(versions)
+        return cls(path, pixels, scale, sizes, begin[:-1], lr)
 
 
 def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> Pack:
@@ -78,7 +79,7 @@ def pack(images: Mapping[str, Source], scale: int, degradation: Degradation) -> 
         return Pack.open(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / "lock").acquire()
+        lock = FileLock(folder / "lock").acquire()  # here, as what follows may raise OSErrors of other files
     except OSError as error:
         raise RunError(f"{folder}: cannot be written ({error.strerror}); name another in $SRCNN_CACHE") from error
     with lock:

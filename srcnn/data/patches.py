@@ -17,10 +17,10 @@ class Patches:
     """Patches of whole images, beginning at any LR pixel, in one of 8 orientations.
 
     pack        the images
-    patch_size  side of a patch in HR pixels; its LR pixels are as many whole ones as it has
+    patch_size  side of a patch in HR pixels, rounded down to a multiple of the scale
     margin      LR pixels by which a patch is larger on each side (see `srcnn.nets.Network`)
     stride      step of the grid of patches in HR pixels, rounded down to whole LR pixels; an epoch is as many patches
-                as this grid holds
+                as this grid holds, with `random` too
     random      False: every patch of the grid once an epoch, in random order; True: anywhere, with replacement
     augment     flips and transposes
     permute_colours  R, G and B of a patch in any of 6 orders
@@ -49,14 +49,15 @@ class Patches:
         self.side = patch_size // self.scale + 2 * margin  # LR pixels
         grid_step = max(1, stride // self.scale)
         self.step = 1 if random else grid_step
-        places, self.places = self._places(grid_step), self._places(self.step)
-        self.patches_per_epoch = int(places.prod(1).sum())
-        self.left_out = int((places.prod(1) == 0).sum())
+        grid = self._places(grid_step)
+        self.places = self._places(1) if random else grid
+        self.patches_per_epoch = int(grid.prod(1).sum())
+        self.left_out = int((grid.prod(1) == 0).sum())
         if not self.patches_per_epoch:
             least = f"smaller than a patch of {self.side * self.scale} pixels"
             raise UserError(f"data.patch_size={patch_size}: every training image is {least}")
-        self.first = np.cumsum([0, *self.places.prod(1)])  # of each image's places, among those of all
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0))
+        self.first = np.cumsum([0, *self.places.prod(1)])  # each image's first place: they are numbered through all
+        self._shuffled: tuple[int, np.ndarray] = (-1, np.empty(0))  # an epoch, and its places in random order
 
     def _places(self, step: int) -> np.ndarray:
         """Rows and columns of patches in each image, `step` LR pixels apart: [images, 2]; 0 where none fits."""
@@ -77,7 +78,8 @@ class Patches:
         Returns LR [n, 3, h, h] and HR [n, 3, scale*h, scale*h], uint8, in channels-last memory.
         """
         place, orientation, version = (drawn[rank::world_size] for drawn in self._draw(number))
-        image, scale = np.searchsorted(self.first, place, side="right") - 1, self.scale
+        image = np.searchsorted(self.first, place, side="right") - 1
+        scale = self.scale
         y, x = self.step * np.stack(np.divmod(place - self.first[image], self.places[image, 1]))  # in LR pixels
         width = self.pack.sizes[image, 1]  # of HR
         lr_corner = self.pack.lr[image, version] + y * (width // scale) + x
@@ -98,13 +100,15 @@ class Patches:
             place = rng.integers(0, self.first[-1], count)
         else:
             epoch, batch = divmod(number, len(self))
-            if self._order[0] != epoch:
-                self._order = (epoch, self._generator(epoch, stream=1).permutation(self.patches_per_epoch))
-            place = np.take(self._order[1], range(batch * count, (batch + 1) * count), mode="wrap")
+            if self._shuffled[0] != epoch:
+                self._shuffled = (epoch, self._generator(epoch, stream=1).permutation(self.patches_per_epoch))
+            # The last batch is filled up from the front.
+            place = np.take(self._shuffled[1], range(batch * count, (batch + 1) * count), mode="wrap")
         version = rng.integers(0, self.pack.lr.shape[1], count)
         return place, orientation, version
 
     def _generator(self, number: int, stream: int) -> np.random.Generator:
+        """Of a batch or epoch. Streams are apart, so that one more draw from one changes no other."""
         return np.random.Generator(np.random.Philox(key=[self.seed, number], counter=[0, 0, 0, stream]))
 
 
@@ -119,9 +123,9 @@ def _squares(pixels: Tensor, corner: np.ndarray, width: np.ndarray, side: int, o
     flip_y, flip_x, transpose = orientation & 1, orientation >> 1 & 1, orientation >> 2
     # An orientation is another corner to start from, and other steps to the pixel below and to the one on the right.
     start = corner + (side - 1) * (flip_y * width + flip_x)
-    down, right = width * (1 - 2 * flip_y), 1 - 2 * flip_x
-    steps = np.stack([start, np.where(transpose, right, down), np.where(transpose, down, right)])
-    start, down, right = torch.from_numpy(steps).to(pixels.device, non_blocking=True)[:, :, None, None]
+    below, beside = width * (1 - 2 * flip_y), 1 - 2 * flip_x  # steps in the image
+    steps = np.stack([start, np.where(transpose, beside, below), np.where(transpose, below, beside)])
+    first, row_step, column_step = torch.from_numpy(steps).to(pixels.device)[:, :, None, None]
     offset = torch.arange(side, device=pixels.device)
-    index = start + down * offset[:, None] + right * offset  # [n, side, side]
+    index = first + row_step * offset[:, None] + column_step * offset  # [n, side, side]
     return pixels.index_select(0, index.flatten()).view(*index.shape, -1)
