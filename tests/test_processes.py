@@ -77,7 +77,7 @@ def test_two_processes_stop_together(rank: int, number: int, code: int, two: Pat
     command = [sys.executable, str(ROOT / "train.py"), *TWO, stop, "hydra.run.dir=run"]
     process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True)
     try:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
