@@ -18,7 +18,7 @@ from benchmarks.table import show
 from srcnn.checkpoint import load_network
 from srcnn.data.camera import Camera
 from srcnn.data.degrade import Bicubic, Degradation
-from srcnn.data.samples import read_sets
+from srcnn.data.samples import read_set
 from srcnn.metrics import PROTOCOLS, mean_score
 
 
@@ -35,7 +35,7 @@ def main() -> None:
         nets = {name: load_network(f"{name}_x{scale}")[0] for name in ("srcnn", "srcnn_camera")}
         for name in arguments.sets:
             for kind in kinds:
-                samples = read_sets([name], os.environ.get("SRCNN_DATA", "data"), scale, kind)
+                samples = read_set(name, os.environ.get("SRCNN_DATA", "data"), scale, kind)
                 row: dict[str, Any] = {"scale": scale, "set": name, "LR": kind.describe()}
                 for net_name, net in nets.items():
                     mean = mean_score([evaluate(net.upscale, s.lr, s.hr, net.channels) for s in samples])

@@ -29,7 +29,7 @@ from torch import Tensor
 from srcnn.checkpoint import WEIGHTS, load_network
 from srcnn.data.degrade import Bicubic
 from srcnn.data.graphics import KINDS, flat_colours, graphic
-from srcnn.data.samples import read_sets
+from srcnn.data.samples import read_set
 from srcnn.image import bicubic_down, bicubic_up, quantize, rgb_to_y
 from srcnn.inference.tiles import for_inference, super_resolve
 from srcnn.metrics import find_protocol, psnr
@@ -76,7 +76,7 @@ def judge(net: Network, smooths: bool = False) -> list[Figure]:
 def judge_border(net: Network, image_set: str) -> Figure:
     """dB above bicubic on what the outermost LR pixels become."""
     net, authors, gains = for_inference(net), find_protocol("authors"), []
-    for sample in read_sets([image_set], os.environ.get("SRCNN_DATA", "data"), net.scale, Bicubic()):
+    for sample in read_set(image_set, os.environ.get("SRCNN_DATA", "data"), net.scale, Bicubic()):
         lr, hr = sample.lr, sample.hr
         frame = torch.ones(hr.shape[2:], dtype=torch.bool)
         frame[net.scale : -net.scale, net.scale : -net.scale] = False

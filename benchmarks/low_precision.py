@@ -27,7 +27,7 @@ from benchmarks.inference import Body, Contender, picture
 from benchmarks.table import show
 from srcnn.checkpoint import load_network
 from srcnn.data.degrade import Bicubic
-from srcnn.data.samples import read_sets
+from srcnn.data.samples import read_set
 from srcnn.image import quantize, to_uint8
 from srcnn.inference.tiles import for_inference, in_bf16, super_resolve
 from srcnn.metrics import find_protocol
@@ -95,7 +95,7 @@ def main() -> None:
     rows = []
     for weights in arguments.weights:
         net, _ = load_network(weights)
-        training = itertools.islice(read_sets(["T91"], arguments.data, net.scale, Bicubic()), 60)
+        training = itertools.islice(read_set("T91", arguments.data, net.scale, Bicubic()), 60)
         images = [net.preprocess(quantize(sample.lr)).contiguous() for sample in training]
         with tempfile.TemporaryDirectory() as folder:
             runs = contenders(net, [image for image in images if min(image.shape[2:]) >= 32], Path(folder))
@@ -107,7 +107,7 @@ def main() -> None:
                 run(lr)
                 if turn:  # the first is to warm up
                     seconds[name].append(time.perf_counter() - start)
-        samples = [*read_sets(["Set5"], arguments.data, net.scale, Bicubic())]
+        samples = [*read_set("Set5", arguments.data, net.scale, Bicubic())]
         truth = [to_uint8(net(quantize(sample.lr))).int() for sample in samples]
         for name, run in runs.items():
             scores = [

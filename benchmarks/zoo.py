@@ -23,7 +23,7 @@ from benchmarks.inference import memory, picture
 from benchmarks.table import show
 from srcnn.checkpoint import WEIGHTS, load_network
 from srcnn.data.degrade import Bicubic
-from srcnn.data.samples import read_sets
+from srcnn.data.samples import read_set
 from srcnn.device import device_name
 from srcnn.inference.tiles import for_inference, super_resolve
 from srcnn.metrics import PROTOCOLS, mean_score
@@ -52,7 +52,7 @@ def scores(net: Network, protocol: str) -> dict[str, str]:
     """Set -> PSNR / SSIM."""
     found, evaluate = {}, PROTOCOLS[protocol].evaluate
     for name in SETS:
-        samples = read_sets([name], os.environ.get("SRCNN_DATA", "data"), net.scale, Bicubic())
+        samples = read_set(name, os.environ.get("SRCNN_DATA", "data"), net.scale, Bicubic())
         with torch.inference_mode():
             mean = mean_score([evaluate(net.upscale, sample.lr, sample.hr, net.channels) for sample in samples])
         found[name] = f"{mean.psnr:.2f} / {mean.ssim:.4f}".replace("/ 0.", "/ .")

@@ -76,8 +76,7 @@ def score_sets(cfg: Any, loaded: Loaded, with_images: bool = False) -> None:
         images = read_results(Path(name), samples, scale)
         scores = [(s.image_set, s.name, protocol.compare(images[s.name], s.lr, s.hr)) for s in samples]
         found = {"network": Path(name).name, "scale": scale, **facts, "checkpoint": name}
-        lookup = lambda sample, images=images: as_float(images[sample.name])  # noqa: E731
-        results.append(report.TestResult(found, scores, lookup))
+        results.append(report.TestResult(found, scores, partial(lambda images, s: as_float(images[s.name]), images)))
     again = ["predict.py"] if with_images else ["-m", "srcnn.evaluate"]
     again += [word for word in sys.argv[1:] if not word.startswith("output=")]
     report.write(folder, results, samples, again)

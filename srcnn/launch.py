@@ -156,7 +156,7 @@ def expand_resume(words: list[str]) -> list[str]:
     A checkpoint records what was typed. Where it does not lie in its run's folder, choices of groups and plain values
     are taken from it, but no class and no folder.
     """
-    settings = [word for word in words if word[:1] == "~" or ("=" in word and word[0] != "-")]
+    settings = [word for word in words if word[:1] == "~" or ("=" in word and word[0] != "-")]  # else flags
     typed = {_key(word): word for word in settings}
     others = [word for word in words if _key(word) != "resume"]
     resume, folder = (typed.get(key, "=null").partition("=")[2].strip("'\"") for key in ("resume", "hydra.run.dir"))
@@ -181,10 +181,10 @@ def expand_resume(words: list[str]) -> list[str]:
             return word[0] == "+" != again[0]  # what was added has to be there, to be changed or taken away
         return _key(word).split(".")[0] not in groups
 
-    flags = [word for word in others if word not in settings]  # and their values
+    flags = [word for word in others if word not in settings]
+    now = [word for word in others if word in settings]
     run_dir = [f"hydra.run.dir={_quoted(path.parent.parent)}"] if in_run and folder == "null" else []
-    settings = [*filter(is_kept, saved), *(word for word in others if word in settings), *run_dir]
-    return [*flags, *settings, f"ckpt_path={_quoted(path)}"]
+    return [*flags, *filter(is_kept, saved), *now, *run_dir, f"ckpt_path={_quoted(path)}"]
 
 
 def _quoted(path: Path) -> str:

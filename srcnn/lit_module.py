@@ -103,7 +103,7 @@ class SuperResolution(L.LightningModule):
         loss = self.loss(sr.to(hr.dtype), shave(hr, (hr.shape[-1] - sr.shape[-1]) // 2))
         trainer: Any = self.trainer
         step, every = trainer.global_step + 1, trainer.log_every_n_steps
-        is_last = trainer.is_last_batch and trainer.world_size == 1  # several would wait for each other, each epoch
+        is_last = trainer.is_last_batch and trainer.world_size == 1  # of several it costs a wait for the others
         # Not at every step: self.log takes a tenth of a small step's time.
         if every and (step % every == 0 or step == trainer.max_steps or is_last):
             self.log("train/loss", loss, prog_bar=True, sync_dist=trainer.world_size > 1)
@@ -134,10 +134,9 @@ class SuperResolution(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         with torch.autocast(self.device.type, enabled=False):  # of the averaged weights, if there are
             largest = largest_value(self.net)
-        if largest > 3:  # see there
-            rank_zero_warn(
-                f"values up to {largest:.3g} on generated graphics: the network explodes outside photographs"
-            )
+        if largest > 3:  # sound networks stay below, see `largest_value`
+            found = f"values up to {largest:.3g} on generated graphics"
+            rank_zero_warn(f"{found}: the network explodes outside photographs")
 
     def on_validation_epoch_end(self) -> None:
         if not self.val_psnr.update_called:  # a subclass's validation_step has figures of its own

@@ -9,7 +9,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from srcnn.data.degrade import Bicubic
-from srcnn.data.samples import read_sets
+from srcnn.data.samples import read_set
 from srcnn.errors import UserError
 from srcnn.image import as_float, bicubic_down, bicubic_up, quantize, rgb_to_y, to_uint8
 from srcnn.inference.tiles import super_resolve
@@ -29,7 +29,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize(("protocol", "name", "scale"), [pytest.param(*key, marks=needs(key[1])) for key in PUBLISHED])
 def test_bicubic_is_the_published(protocol: str, name: str, scale: int) -> None:
-    samples = read_sets([name], str(DATA), scale, Bicubic())
+    samples = read_set(name, str(DATA), scale, Bicubic())
     scores = [PROTOCOLS[protocol].evaluate(partial(bicubic_up, scale=scale), *sample[:2]) for sample in samples]
     mean = mean_score(scores)
     assert mean.bicubic_psnr == pytest.approx(PUBLISHED[protocol, name, scale][0], abs=0.01)

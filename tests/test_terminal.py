@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from srcnn.checkpoint import read_checkpoint
 from srcnn.data.degrade import Bicubic
-from srcnn.data.samples import read_sets
+from srcnn.data.samples import read_set
 from srcnn.lit_module import SuperResolution
 from srcnn.nets import SRCNN
 from srcnn.report.terminal import Banner, Progress
@@ -56,7 +56,7 @@ def test_the_banner_tells_the_steps(words: str, epochs: int, tiny: list[str], tm
 
 def test_other_data(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A plain DataLoader, of which nothing is known."""
-    samples = read_sets([str(images)], "", 3, Bicubic())
+    samples = read_set(str(images), "", 3, Bicubic())
     loader = DataLoader([(sample.lr[0], sample.hr[0, :, :63, :63]) for sample in samples], batch_size=4)
     options = {"accelerator": "cpu", "max_epochs": 1, "logger": False, "enable_checkpointing": False}
     trainer = L.Trainer(**options, callbacks=[Banner(), Progress()], default_root_dir=tmp_path)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from srcnn.checkpoint import WEIGHTS, load_network
 from srcnn.data.camera import Camera
 from srcnn.data.degrade import Bicubic
 from srcnn.data.leaves import dead_leaves
-from srcnn.data.samples import read_sets
+from srcnn.data.samples import read_set
 from srcnn.files import read_image
 from srcnn.inference.image_file import write_image
 from srcnn.metrics import find_protocol, mean_score
@@ -33,7 +33,7 @@ def test_weights_score_what_their_run_did(name: str) -> None:
     with torch.inference_mode():
         scores = [
             find_protocol("authors").evaluate(net.upscale, sample.lr, sample.hr, net.channels, with_ssim=False)
-            for sample in read_sets(["Set5"], str(DATA), net.scale, degradation)
+            for sample in read_set("Set5", str(DATA), net.scale, degradation)
         ]
     psnr = mean_score(scores).psnr
     assert psnr == pytest.approx(checkpoint["run"]["psnr"]["Set5"], abs=2e-3)

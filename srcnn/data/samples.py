@@ -35,12 +35,9 @@ def set_images(name: str, root: str) -> Mapping[str, Source]:
     return by_stem if len(by_stem) == len(paths) else {as_text(path.name): ImagePath(path) for path in paths}
 
 
-def read_sets(names: Sequence[str], root: str, scale: int, degradation: Degradation) -> list[Sample]:
-    """The images of named sets or folders, in memory; UserError for one too small to be scored at `scale`."""
-    samples = []
-    for name in names:
-        samples += read_samples(set_images(name, root), label(name, names), scale, degradation)
-    return samples
+def read_set(name: str, root: str, scale: int, degradation: Degradation) -> list[Sample]:
+    """The images of a named set or a folder, in memory; UserError for one too small to be scored at `scale`."""
+    return read_samples(set_images(name, root), label(name, [name]), scale, degradation)
 
 
 def read_samples(images: Mapping[str, Source], image_set: str, scale: int, degradation: Degradation) -> list[Sample]:

@@ -23,7 +23,7 @@ from srcnn.image import (
     rgb_to_ycbcr,
     within,
     ycbcr_to_rgb,
-)
+)  # fmt: skip
 from srcnn.inference.fast_srcnn import FastSRCNN
 from srcnn.inference.image_file import ImageFile
 from srcnn.nets import SRCNN, Network

@@ -37,8 +37,8 @@ class SRCNN(Network):
     ):
         check_choice("init", init, ("default", "identity", "paper"))
         super().__init__(scale, channels)
-        self.residual, self.is_replicated = residual, padding_mode == "replicate"
-        self.margin = self.preprocess_radius if self.is_replicated else 0
+        self.residual = residual
+        self.margin = self.preprocess_radius if padding_mode == "replicate" else 0
         self.receptive_radius = sum(kernel // 2 for kernel in kernels)
         planes = (channels, *widths, channels)
         self.conv1, self.conv2, self.conv3 = three_layers(planes, kernels, padding_mode)
@@ -56,7 +56,7 @@ class SRCNN(Network):
         return self._layers(x, pad=True)
 
     def valid(self, lr: Tensor) -> Tensor:
-        if not self.is_replicated:
+        if not self.margin:  # other borders than replicated ones are trained too
             return self(lr)
         # Less what a border touches, of bicubic (2 * scale) and of the layers (receptive_radius).
         return self._layers(bicubic_up(lr, self.scale, pad=False), pad=False)
